@@ -1,0 +1,359 @@
+"""Every setting, with its default and its reason, as frozen pydantic models.
+
+A command takes ``--config FILE.toml`` and repeated ``--set section.field=value``; :func:`load_settings` lays them over
+the defaults, validates once, and the rest of the program trusts what it gets.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from meloformer.errors import SettingsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Size = Literal["tiny", "small", "base", "large", "xlarge"]
+HeadFamily = Literal["union", "track", "ensemble", "onset", "pitch"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FilterSettings(Section):
+    """Which pieces are worth learning from. Every rule names its reason in ``rejects.jsonl``."""
+
+    max_file_bytes: Positive = 4_000_000
+    """Larger files are rejected as ``too-large`` before they are read; the largest of 742 real files has 300 kB."""
+    min_notes: Positive = 32
+    """Fewer notes are ``too-few-notes``."""
+    min_pitches: Positive = 4
+    """Fewer different pitches, drums included, are ``too-few-pitches``."""
+    min_bars: Positive = 4
+    """Fewer bars are ``too-short``."""
+    max_bars: Positive = 4096
+    """More bars are ``too-long``."""
+    max_repeated: Share = 0.8
+    """Where one pitch of one instrument is a larger share of all notes, the piece is ``one-note-repeated``."""
+    max_empty_bars: Share = 0.5
+    """Where a larger share of the bars is silent, the piece is ``mostly-silence``."""
+    max_tracks: Positive = 64
+    """More tracks with notes are ``too-many-tracks``."""
+    min_tempo_bpm: Annotated[float, Field(gt=0)] = 20
+    """A mean tempo below it is ``absurd-tempo``."""
+    max_tempo_bpm: Annotated[float, Field(gt=0)] = 400
+    """A mean tempo above it is ``absurd-tempo``."""
+    min_on_beat: Share = 0.15
+    """How strongly onsets keep to the sixteenth or triplet grid, 0 (anywhere) to 1; less is ``not-on-the-beat``."""
+    keep_duplicates: bool = False
+    """Keep pieces whose notes equal another's after quantisation, also transposed or re-tempoed; else ``duplicate``."""
+
+
+class TokenSettings(Section):
+    """From a score to tokens."""
+
+    sustain: Literal["ignore", "extend"] = "ignore"
+    """``extend`` lets the sustain pedal lengthen notes up to its release, or to the next note of that pitch."""
+    chords: bool = True
+    """Name the harmony of every bar; without it every CHORD token is ``N``."""
+
+
+class PackSettings(Section):
+    """From tokens to shards."""
+
+    level: Annotated[int, Field(ge=1, le=22)] = 3
+    """zstd level; 19 packs 20 % denser and takes many times longer."""
+    shard_tokens: Positive = 8_000_000
+    """A shard is closed when it holds this many tokens (16 MB of ids before compression)."""
+    val_share: Share = 0.05
+    """Share of the documents that go to validation, by content hash."""
+    test_share: Share = 0.05
+    """Share of the documents that go to the test split, by content hash."""
+    workers: Positive = 1
+    """Processes that read and tokenise."""
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> Self:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share and test_share leave nothing to train on")
+        return self
+
+
+class SizeRow(NamedTuple):
+    """One row of the table of sizes."""
+
+    num_layers: int
+    dim: int
+    num_heads: int
+    ffn_dim: int
+    num_kv_heads: int
+    summary_ffn: Literal["own", "shared"]
+
+
+SIZES: dict[str, SizeRow] = {
+    "tiny": SizeRow(num_layers=4, dim=128, num_heads=4, ffn_dim=384, num_kv_heads=4, summary_ffn="own"),
+    "small": SizeRow(num_layers=6, dim=256, num_heads=4, ffn_dim=1408, num_kv_heads=4, summary_ffn="own"),
+    "base": SizeRow(num_layers=12, dim=512, num_heads=8, ffn_dim=2816, num_kv_heads=8, summary_ffn="shared"),
+    "large": SizeRow(num_layers=16, dim=768, num_heads=12, ffn_dim=4096, num_kv_heads=4, summary_ffn="shared"),
+    "xlarge": SizeRow(num_layers=24, dim=1024, num_heads=16, ffn_dim=5632, num_kv_heads=4, summary_ffn="shared"),
+}
+
+
+def equal_heads(num_heads: int) -> dict[HeadFamily, int]:
+    """The default mix: equal shares of ``track``, ``ensemble``, ``onset`` and ``pitch``."""
+    return {"track": num_heads // 4, "ensemble": num_heads // 4, "onset": num_heads // 4, "pitch": num_heads // 4}
+
+
+class ModelSettings(Section):
+    """The transformer. ``size`` fills in what is not given."""
+
+    size: Size = "small"
+    """Row of the table of sizes that the next five fields default to."""
+    num_layers: Positive = Field(default=0, validate_default=False)
+    """Number of layers."""
+    dim: Positive = Field(default=0, validate_default=False)
+    """Width of the residual streams; a multiple of the number of heads, with an even head size."""
+    ffn_dim: Positive = Field(default=0, validate_default=False)
+    """Width inside a SwiGLU."""
+    heads: dict[HeadFamily, Positive] = Field(default_factory=dict)
+    """Head family -> number of heads; the order is the order of the heads."""
+    num_kv_heads: Positive = Field(default=0, validate_default=False)
+    """Key-value heads; each serves the same number of query heads."""
+    summary_ffn: Literal["own", "shared"] | None = None
+    """Whether the summary stream has a feed-forward network of its own."""
+    type_rule: bool = False
+    """Hide token types from each other as the published rule does; the prototype learnt better without."""
+    bar_offsets: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 4)
+    """How many bars back the ``ensemble`` and ``union`` heads look."""
+    rope: Literal["position", "time", "both"] = "both"
+    """What rotary positions count: tokens, grid steps of musical time, or half of the dimensions each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_size(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        row = SIZES.get(given.get("size", "small"))
+        if row is None:
+            return given
+        filled: dict[str, Any] = {name: value for name, value in row._asdict().items() if name != "num_heads"}
+        filled["heads"] = equal_heads(row.num_heads)
+        if "heads" in given and "num_kv_heads" not in given:
+            try:
+                num_heads = sum(given["heads"].values())
+            except (AttributeError, TypeError):
+                num_heads = 0
+            if row.num_kv_heads == row.num_heads or num_heads % row.num_kv_heads:
+                filled["num_kv_heads"] = num_heads
+        return {**filled, **given}
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if not self.heads:
+            raise ValueError("heads names no family")
+        if self.dim % self.num_heads or self.head_dim % 4:
+            raise ValueError(f"dim {self.dim} over {self.num_heads} heads gives no head size divisible by 4")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"{self.num_heads} heads do not share {self.num_kv_heads} key-value heads evenly")
+        if 0 not in self.bar_offsets:
+            raise ValueError("bar_offsets must contain 0, the bar itself")
+        return self
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads of a layer."""
+        return sum(self.heads.values())
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.dim // self.num_heads
+
+    @property
+    def head_families(self) -> tuple[HeadFamily, ...]:
+        """(num_heads) the family of every head."""
+        return tuple(family for family, count in self.heads.items() for _ in range(count))
+
+    @classmethod
+    def of_size(cls, size: Size, **changes: Any) -> ModelSettings:
+        """The settings of one size, with some fields changed.
+
+        Raises:
+            SettingsError: The size is unknown or a value does not fit.
+        """
+        try:
+            return cls(size=size, **changes)
+        except ValidationError as error:
+            raise SettingsError(_first_problem(error, prefix="model.")) from None
+
+
+class TrainingSettings(Section):
+    """From shards to weights."""
+
+    seq_len: Annotated[int, Field(ge=64)] = 2048
+    """Tokens in a row. Longer documents are cut at bar lines."""
+    batch_size: Positive = 4
+    """Rows in one forward and backward pass."""
+    accumulation: Positive = 1
+    """Passes whose gradients are added up before a step."""
+    steps: Positive | None = None
+    """Optimiser steps; by default what ``epochs`` amounts to."""
+    epochs: Annotated[float, Field(gt=0)] = 10
+    """Passes over the training split; ignored where ``steps`` is given."""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """``muon``: torch.optim.Muon for the matrices, AdamW for embeddings and scalars. ``adamw``: AdamW for all."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    """Peak learning rate of AdamW."""
+    muon_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
+    """Peak learning rate of Muon."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of matrices only."""
+    warmup_share: Share = 0.05
+    """Share of the steps over which the learning rate rises from 0; then it falls along a cosine."""
+    final_rate: Share = 0.05
+    """Where the cosine ends, as a share of the peak."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this global norm."""
+    eval_every: Positive = 100
+    """Steps between two validations; the last step is always validated."""
+    eval_rows: Positive = 32
+    """Rows of the validation split that one validation reads at the most."""
+    checkpoint_every: Positive = 500
+    """Steps between two checkpoints; the last step always has one."""
+    keep_checkpoints: Positive = 3
+    """How many of the newest checkpoints stay on the disk."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the weights and of the order of the rows."""
+    device: str = "auto"
+    """``auto`` takes CUDA where it is present; ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+
+
+class GenerationSettings(Section):
+    """From weights to music."""
+
+    bars: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Exactly this many bars."""
+    num: Positive = 1
+    """Number of pieces."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """0 always takes the likeliest token."""
+    top_k: Positive | None = None
+    """Sample among this many of the likeliest tokens only."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.98
+    """Sample among the likeliest tokens that together have this probability."""
+    tempo: Annotated[float, Field(ge=40, le=250)] | None = None
+    """Quarters a minute, for the whole piece; by default the model chooses."""
+    meter: str | None = None
+    """Such as ``3/4``, for the whole piece; by default the model chooses."""
+    instruments: str | None = None
+    """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, each at least once."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Piece k of a seed is the same whatever ``num`` is."""
+    device: str = "auto"
+    """As in training."""
+
+
+class BenchSettings(Section):
+    """What ``bench`` measures."""
+
+    seq_len: Annotated[int, Field(ge=64)] = 1024
+    """Tokens in a row."""
+    batch_size: Positive = 1
+    """Rows in a step."""
+    repeats: Positive = 5
+    """Measured steps, after ``warmup``; the median is reported with the spread."""
+    warmup: Annotated[int, Field(ge=0)] = 1
+    """Steps before that, reported apart."""
+    device: str = "auto"
+    """As in training."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the weights and of the music."""
+
+
+class Settings(Section):
+    """All sections, as in a TOML file."""
+
+    filter: FilterSettings = Field(default_factory=FilterSettings)
+    tokens: TokenSettings = Field(default_factory=TokenSettings)
+    pack: PackSettings = Field(default_factory=PackSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    bench: BenchSettings = Field(default_factory=BenchSettings)
+
+
+def load_settings(
+    config: Path | None = None, overrides: list[str] | None = None, options: dict[str, object] | None = None
+) -> Settings:
+    """Defaults, then the TOML file, then ``section.field=value`` texts, then named options, validated once.
+
+    Args:
+        config: A TOML file, or ``None``.
+        overrides: Texts such as ``model.heads={track=2,ensemble=2}``; the right side is TOML, or else a plain string.
+        options: ``{"training.seq_len": 4096}``; a value of ``None`` means "not given".
+    Raises:
+        SettingsError: A file that cannot be read, an unknown setting, or a value out of range.
+    """
+    merged: dict[str, Any] = {}
+    if config is not None:
+        try:
+            merged = tomllib.loads(config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"cannot read the settings {config}: {error}") from None
+    for text in overrides or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {text!r} has no '='", "write --set section.field=value")
+        _put(merged, name.strip(), _parse_value(value.strip()))
+    for name, value in (options or {}).items():
+        if value is not None:
+            _put(merged, name, value)
+    return validate_settings(merged)
+
+
+def validate_settings(record: dict[str, Any]) -> Settings:
+    """Nested plain values -> :class:`Settings`.
+
+    Raises:
+        SettingsError: An unknown setting or a value out of range; the first problem, named.
+    """
+    try:
+        return Settings.model_validate(record)
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error), "see docs/settings.md for all settings") from None
+
+
+def to_toml(settings: Settings) -> str:
+    """The settings as TOML that ``--config`` takes; fields that are ``None`` are left out."""
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(record: dict[str, Any], name: str, value: object) -> None:
+    section, dot, field_name = name.partition(".")
+    inner = record.setdefault(section, {})
+    if not dot or not isinstance(inner, dict):
+        raise SettingsError(f"{name!r} is no setting", "write section.field, such as model.type_rule")
+    inner[field_name] = value
+
+
+def _first_problem(error: ValidationError, prefix: str = "") -> str:
+    problem = error.errors()[0]
+    name = prefix + ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting {name}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"setting {name}: {message} (found {problem['input']!r})" if name else message
