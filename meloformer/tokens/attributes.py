@@ -120,14 +120,13 @@ def _documents_and_bars(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(T,) document and bar slot, and (T,) bool whether no CHORD of the document has come yet."""
     is_start = (types == TokenType.BOS) | (types == TokenType.SEP)
-    is_start[0] = not is_pad[0]
+    is_start[np.argmax(~is_pad)] = True
     document = np.cumsum(is_start) - 1
     start_index = np.flatnonzero(is_start)
     chords = np.cumsum(is_chord)
-    chords_before = (chords - is_chord)[start_index] if len(start_index) else np.zeros(1, dtype=np.int64)
+    chords_before = (chords - is_chord)[start_index]
     chords_in_document = chords - chords_before[document]
-    bars_of = np.bincount(document[is_chord], minlength=len(start_index)) if len(start_index) else np.zeros(1, int)
-    bars_of = np.maximum(bars_of, 1)
+    bars_of = np.maximum(np.bincount(document[is_chord], minlength=len(start_index)), 1)
     slot = (np.cumsum(bars_of) - bars_of)[document] + np.maximum(chords_in_document - 1, 0)
     return np.where(is_pad, NONE, document), np.where(is_pad, NONE, slot), chords_in_document == 0
 

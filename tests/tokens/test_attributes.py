@@ -1,0 +1,107 @@
+"""What every token knows, on a row written out by hand and on random ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+
+from meloformer.tokens.attributes import attributes
+from meloformer.tokens.decode import decode
+from meloformer.tokens.grid import METER_STEPS
+from meloformer.tokens.vocabulary import NOTE_TYPES, TokenType, Vocabulary
+from tests.strategies import documents
+
+#  token   document bar instrument note onset pitch time target
+ROW = """
+   BOS     0  0  129  -1  -1  -1   0  0
+   C:maj   0  0  129  -1  -1  -1   0  1
+   3/4     0  0  129  -1  -1  -1   0  1
+   120     0  0  129  -1  -1  -1   0  1
+   #D      0  0  128  -1  -1  -1   0  1
+   T0      0  0  128   0   0  -1   0  1
+   P36     0  0  128   0   0  36   0  1
+   V24     0  0  128   0   0  36   0  1
+   P42     0  0  128   1   0  42   0  1
+   V20     0  0  128   1   0  42   0  1
+   T6      0  0  128   2   6  42   6  1
+   P42     0  0  128   2   6  42   6  1
+   #33     0  0   33  -1  -1  -1   0  1
+   T0      0  0   33   3   0  -1   0  1
+   P36     0  0   33   3   0  36   0  1
+   D12     0  0   33   3   0  36   0  1
+   V22     0  0   33   3   0  36   0  1
+   F:maj   0  1  129  -1  -1  -1  36  1
+   #0      0  1    0  -1  -1  -1  36  1
+   T3      0  1    0   4   3  -1  39  1
+   P60     0  1    0   4   3  60  39  1
+   D3      0  1    0   4   3  60  39  1
+   V3      0  1    0   4   3  60  39  1
+   N       0  2  129  -1  -1  -1  72  1
+   EOS     0  2  129  -1  -1  -1 108  1
+   SEP     1  3  129  -1  -1  -1   0  0
+   2/4     1  3  129  -1  -1  -1   0  0
+   120     1  3  129  -1  -1  -1   0  0
+   C:maj   1  3  129  -1  -1  -1   0  1
+   G:7     1  4  129  -1  -1  -1  24  1
+   4/4     1  4  129  -1  -1  -1  24  1
+   #1      1  4    1  -1  -1  -1  24  1
+   T2      1  4    1   5   2  -1  26  1
+   PAD    -1 -1  129  -1  -1  -1   0  0
+   PAD    -1 -1  129  -1  -1  -1   0  0
+"""
+
+
+def test_a_row_written_out_by_hand() -> None:
+    lines = [line.split() for line in ROW.strip().splitlines()]
+    vocabulary = Vocabulary.default()
+    facts = attributes(np.array([vocabulary.id_of(line[0]) for line in lines]), vocabulary)
+    expected = np.array([[int(value) for value in line[1:]] for line in lines]).T
+    names = ("document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target")
+    for name, column in zip(names, expected, strict=True):
+        assert getattr(facts, name).tolist() == column.tolist(), name
+    assert facts.bar_document.tolist() == [0, 0, 0, 1, 1]
+    assert facts.bar_first.tolist() == [0, 17, 23, 25, 29]
+    assert facts.bar_last.tolist() == [16, 22, 24, 28, 32]
+    assert facts.bar_end_time.tolist() == [36, 72, 108, 24, 72]
+
+
+@given(documents(), documents())
+def test_facts_of_a_document_do_not_depend_on_what_stands_before_it(first: np.ndarray, second: np.ndarray) -> None:
+    vocabulary = Vocabulary.default()
+    alone = attributes(second, vocabulary)
+    packed = attributes(np.concatenate([first, second, np.zeros(3, dtype=np.uint16)]), vocabulary)
+    part = slice(len(first), len(first) + len(second))
+    for name in ("type", "instrument", "onset", "pitch", "time", "is_target"):
+        assert np.array_equal(getattr(packed, name)[part], getattr(alone, name)), name
+    assert (packed.document[part] == 1).all()
+    assert np.array_equal(packed.bar[part] - packed.bar[part][0], alone.bar)
+    assert np.array_equal(packed.bar_end_time[packed.bar_document == 1], alone.bar_end_time)
+
+
+@given(documents())
+def test_facts_of_a_token_do_not_depend_on_what_follows(ids: np.ndarray) -> None:
+    vocabulary = Vocabulary.default()
+    whole = attributes(ids, vocabulary)
+    cut = len(ids) // 2 + 1
+    part = attributes(ids[:cut], vocabulary)
+    for name in ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target"):
+        assert np.array_equal(getattr(whole, name)[:cut], getattr(part, name)), name
+
+
+@given(documents())
+def test_facts_agree_with_the_decoded_score(ids: np.ndarray) -> None:
+    facts = attributes(ids, Vocabulary.default())
+    score = decode(ids)
+    is_pitch = facts.type == TokenType.PITCH
+    assert sorted(facts.time[is_pitch].tolist()) == score.onset_ticks.tolist()
+    assert facts.bar_end_time[-1] == score.end_ticks
+    assert facts.note.max() + 1 == score.num_notes
+    assert ((facts.note >= 0) == np.isin(facts.type, NOTE_TYPES)).all()
+    lengths = np.diff(facts.bar_end_time, prepend=0)
+    assert np.isin(lengths, METER_STEPS).all()
+
+
+def test_a_row_of_padding_alone_has_no_targets() -> None:
+    facts = attributes(np.zeros(4, dtype=np.uint16), Vocabulary.default())
+    assert not facts.is_target.any()
+    assert (facts.document == -1).all()
