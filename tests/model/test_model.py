@@ -1,0 +1,108 @@
+"""Shapes, sizes, initial weights, rotary positions, and a golden loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from meloformer.errors import VocabularyError
+from meloformer.model.batch import Batch
+from meloformer.model.meloformer import MeloFormer
+from meloformer.model.rope import rotate, rotation
+from meloformer.settings import ModelSettings, Size
+from meloformer.tokens.vocabulary import Vocabulary
+from tests.strategies import random_document
+
+TRUE_COUNTS: dict[Size, int] = {
+    "tiny": 1_785_216,
+    "small": 15_991_552,
+    "base": 83_572_224,
+    "large": 207_749_376,
+    "xlarge": 553_593_856,
+}
+GOLDEN_LOSS = 6.611961
+
+
+@pytest.mark.parametrize("size", list(TRUE_COUNTS))
+def test_every_size_has_the_weights_that_the_docs_name(size: Size) -> None:
+    with torch.device("meta"):
+        counts = MeloFormer(ModelSettings.of_size(size)).parameter_counts()
+    assert counts["total"] == TRUE_COUNTS[size] == sum(counts.values()) - counts["total"]
+
+
+def rows(seed: int = 0, count: int = 2) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [random_document(rng, Vocabulary.default(), num_bars=4, max_tokens=60) for _ in range(count)]
+
+
+def test_logits_have_a_place_for_every_token_of_the_vocabulary() -> None:
+    pruned = Vocabulary.default().pruned(np.arange(len(Vocabulary.default())) % 2)
+    model = MeloFormer(ModelSettings.of_size("tiny", num_layers=1), pruned)
+    batch = Batch.of([np.array([1, 6, 7]), np.array([1, 6])], pruned)
+    assert model(batch).shape == (2, 3, len(pruned))
+
+
+def test_a_batch_of_another_vocabulary_is_refused() -> None:
+    pruned = Vocabulary.default().pruned(np.ones(744) * (np.arange(744) < 700))
+    model = MeloFormer(ModelSettings.of_size("tiny", num_layers=1), pruned)
+    with pytest.raises(VocabularyError, match=Vocabulary.default().sha256):
+        model(Batch.of(rows()))
+
+
+def test_every_weight_gets_a_gradient() -> None:
+    for summary_ffn in ("own", "shared"):
+        model = MeloFormer(ModelSettings.of_size("tiny", num_layers=2, summary_ffn=summary_ffn))
+        model(Batch.of(rows())).square().mean().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_seed_gives_the_same_weights_and_another_seed_others() -> None:
+    def first_weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return MeloFormer(ModelSettings.of_size("tiny", num_layers=1)).token_embedding.weight
+
+    assert torch.equal(first_weights(1), first_weights(1))
+    assert not torch.equal(first_weights(1), first_weights(2))
+
+
+def test_the_golden_loss_of_fresh_weights() -> None:
+    torch.manual_seed(0)
+    model = MeloFormer(ModelSettings.of_size("tiny"))
+    batch = Batch.of(rows(seed=5))
+    logits = model(batch)[:, :-1][batch.is_target[:, 1:]]
+    loss = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][batch.is_target[:, 1:]])
+    assert loss.item() == pytest.approx(GOLDEN_LOSS, abs=1e-5)
+
+
+def test_rotation_depends_on_distance_alone() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(position: tuple[int, int], time: tuple[int, int], rope: str) -> float:
+        of = [
+            rotation(torch.tensor([[p]]), torch.tensor([[t]]), 16, rope)  # type: ignore[arg-type]
+            for p, t in zip(position, time, strict=True)
+        ]
+        return float((rotate(query, of[0]) * rotate(key, of[1])).sum())
+
+    near, moved = score((9, 4), (30, 6), "both"), score((109, 104), (530, 506), "both")
+    assert near == pytest.approx(moved, abs=1e-4)
+    assert score((9, 4), (30, 6), "position") == pytest.approx(score((9, 4), (77, 1), "position"), abs=1e-5)
+    assert score((9, 4), (30, 6), "time") == pytest.approx(score((1, 99), (30, 6), "time"), abs=1e-5)
+    assert near != pytest.approx(score((10, 4), (30, 6), "both"), abs=1e-4)
+    assert near != pytest.approx(score((9, 4), (31, 6), "both"), abs=1e-4)
+
+
+def test_rows_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="where 2 fit"):
+        Batch.of([np.array([1, 6, 7])], length=2)
+    with pytest.raises(ValueError, match="at least one token"):
+        Batch.of([])
+
+
+def test_targets_are_what_can_be_predicted() -> None:
+    batch = Batch.of([np.array([1, 6, 232, 304, 2]), np.array([1, 6])])
+    assert batch.num_targets == 4 + 1
