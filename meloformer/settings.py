@@ -50,8 +50,8 @@ class FilterSettings(Section):
     """A mean tempo below it is ``absurd-tempo``."""
     max_tempo_bpm: Annotated[float, Field(gt=0)] = 400
     """A mean tempo above it is ``absurd-tempo``."""
-    min_on_beat: Share = 0.15
-    """How strongly onsets keep to the sixteenth or triplet grid, 0 (anywhere) to 1; less is ``not-on-the-beat``."""
+    min_on_beat: Share = 0.25
+    """How strongly onsets keep to a part of the beat, 0 (anywhere) to 1 (exactly); less is ``not-on-the-beat``."""
     keep_duplicates: bool = False
     """Keep pieces whose notes equal another's after quantisation, also transposed or re-tempoed; else ``duplicate``."""
 
