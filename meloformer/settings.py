@@ -208,11 +208,9 @@ class TrainingSettings(Section):
     epochs: Annotated[float, Field(gt=0)] = 10
     """Passes over the training split; ignored where ``steps`` is given."""
     optimizer: Literal["adamw", "muon"] = "muon"
-    """``muon``: torch.optim.Muon for the matrices, AdamW for embeddings and scalars. ``adamw``: AdamW for all."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    """Peak learning rate of AdamW."""
-    muon_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
-    """Peak learning rate of Muon."""
+    """``muon``: torch.optim.Muon for the matrices of the layers, AdamW for the rest. ``adamw``: AdamW for all."""
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    """Peak learning rate of both: Muon's updates are scaled to the size of AdamW's."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Of matrices only."""
     warmup_share: Share = 0.05

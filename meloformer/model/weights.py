@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -91,7 +92,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_checkpoint(folder: Path) -> dict[str, object]:
+def verify_checkpoint(folder: Path) -> dict[str, Any]:
     """Read a checkpoint's ``state.json`` and compare the hashes in it with the files beside it.
 
     Raises:

@@ -1,0 +1,48 @@
+"""Optimisers and the learning rate over time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from meloformer.settings import TrainingSettings
+
+ADAM_BETAS = (0.9, 0.95)
+"""As GPT-3 was trained (Brown et al., arXiv:2005.14165, appendix B)."""
+
+
+def make_optimizers(model: nn.Module, settings: TrainingSettings) -> dict[str, torch.optim.Optimizer]:
+    """Name -> optimiser. The matrices of the layers decay; embeddings, norms and vectors do not.
+
+    Source: Jordan, "Muon: An optimizer for hidden layers in neural networks"; Liu et al., "Muon is Scalable for LLM
+    Training", arXiv:2502.16982, for the scaling that lets both share one learning rate.
+    """
+    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
+    others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embedding" in name]
+    rate = settings.learning_rate
+    if settings.optimizer == "muon":
+        muon = torch.optim.Muon(matrices, lr=rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+        return {"muon": muon, "adamw": torch.optim.AdamW(others, lr=rate, betas=ADAM_BETAS, weight_decay=0.0)}
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return {"adamw": torch.optim.AdamW(groups, lr=rate, betas=ADAM_BETAS)}
+
+
+def learning_rate_at(step: int, total_steps: int, settings: TrainingSettings) -> float:
+    """Learning rate of a step: a straight rise from 0, then a cosine down to ``final_rate`` of the peak.
+
+    Args:
+        step: 0 is the first.
+        total_steps: Steps of the whole run.
+        settings: Peak, warm-up and end.
+    """
+    warmup = max(round(settings.warmup_share * total_steps), 1)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    share = settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.learning_rate * share

@@ -1,0 +1,73 @@
+"""What a run will do: rows, tokens, steps, parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from meloformer.errors import ShardError
+from meloformer.model.meloformer import MeloFormer
+from meloformer.settings import Settings
+from meloformer.shards.batches import BatchLoader
+from meloformer.shards.store import ShardFolder, Split, open_shards
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The data of a run, opened, and how far it reaches."""
+
+    shards: ShardFolder
+    training: BatchLoader
+    validation: BatchLoader
+    total_steps: int
+
+
+def make_plan(shards: Path, settings: Settings) -> Plan:
+    """Open the shards and count.
+
+    Raises:
+        InputError, ShardError: The shards are missing, damaged, or have nothing to train on.
+    """
+    folder = open_shards(shards)
+    chosen = settings.training
+
+    def loader(split: Split, seed: int) -> BatchLoader:
+        documents = folder.split(split)
+        shape = {"seq_len": chosen.seq_len, "batch_size": chosen.batch_size}
+        return BatchLoader(documents, folder.vocabulary, **shape, seed=seed)
+
+    training, validation = loader("train", chosen.seed), loader("val", 0)  # validation is the same for every seed
+    if not training.fragments:
+        names = ", ".join(folder.manifest.splits) or "none"
+        raise ShardError(
+            f"{shards} has no training documents (splits: {names})", "make shards with `meloformer pack MIDI_FOLDER`"
+        )
+    batches = chosen.epochs * training.num_batches(0)
+    total = chosen.steps or max(round(batches / chosen.accumulation), 1)
+    return Plan(folder, training, validation, total)
+
+
+def describe(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """True counts of everything that a run will use; the model is built without memory."""
+    with torch.device("meta"):
+        parameters = MeloFormer(settings.model, plan.shards.vocabulary).parameter_counts()
+    chosen, loader = settings.training, plan.training
+    num_rows = len(loader.rows(0))
+    per_step = num_rows / loader.num_batches(0) * chosen.accumulation
+    return {
+        "size": settings.model.size,
+        "parameters": parameters,
+        "heads": dict(settings.model.heads),
+        "seq_len": chosen.seq_len,
+        "documents": len(loader.documents),
+        "rows_per_epoch": num_rows,
+        "tokens_per_epoch": loader.num_targets,
+        "padding_share": round(loader.padding_share(0), 4),
+        "steps": plan.total_steps,
+        "epochs": round(plan.total_steps * per_step / num_rows, 3),
+        "tokens_in_all": round(loader.num_targets * plan.total_steps * per_step / num_rows),
+        "validation_documents": len(plan.validation.documents),
+    }
