@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,9 @@ class Section(BaseModel):
     """Base of all sections: frozen, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 class FilterSettings(Section):
@@ -188,10 +191,19 @@ class ModelSettings(Section):
         Raises:
             SettingsError: The size is unknown or a value does not fit.
         """
-        try:
-            return cls(size=size, **changes)
-        except ValidationError as error:
-            raise SettingsError(_first_problem(error, prefix="model.")) from None
+        return checked(cls, "model", {"size": size, **changes})
+
+
+def checked(section: type[SectionType], name: str, values: dict[str, Any]) -> SectionType:
+    """One section from plain values.
+
+    Raises:
+        SettingsError: An unknown field or a value out of range, named ``name.field``.
+    """
+    try:
+        return section(**values)
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error, prefix=f"{name}.")) from None
 
 
 class TrainingSettings(Section):
@@ -254,6 +266,10 @@ class GenerationSettings(Section):
     """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, each at least once."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Piece k of a seed is the same whatever ``num`` is."""
+    max_notes_per_bar: Positive = 256
+    """A bar with this many notes ends as soon as the grammar and the wished instruments allow."""
+    context: Annotated[int, Field(ge=64)] = 512
+    """The model sees the latest whole bars that fit into this many tokens."""
     device: str = "auto"
     """As in training."""
 

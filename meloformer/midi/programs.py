@@ -79,7 +79,8 @@ def programs_of(name: str) -> list[int]:
     """The programs that a name stands for.
 
     Args:
-        name: A number ``33`` or ``#33``, ``#D``, ``drums``, a General MIDI name or the part of one, a family; any case.
+        name: A number ``33`` or ``#33``, ``#D``, ``drums``, a General MIDI name or the beginning of a
+            word of one, a family; any case.
     Returns:
         Programs, at least one; several for a family.
     Raises:
@@ -100,7 +101,7 @@ def programs_of(name: str) -> list[int]:
     plural = wanted.removesuffix("s")
     if plural in COMMON_NAMES or plural in FAMILIES:
         return list(COMMON_NAMES.get(plural) or FAMILIES[plural])
-    partial = [program for program, full in enumerate(PROGRAM_NAMES) if wanted and wanted in full.lower()]
+    partial = [program for program, full in enumerate(PROGRAM_NAMES) if wanted and f" {wanted}" in f" {full.lower()}"]
     if partial:
         return partial
     known = [full.lower() for full in PROGRAM_NAMES] + list(COMMON_NAMES) + list(FAMILIES)

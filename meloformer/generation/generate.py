@@ -1,0 +1,129 @@
+"""Write new pieces, token by token, under the grammar and the user's wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from meloformer.generation.constraints import Wishes, allowed_tokens, make_wishes
+from meloformer.generation.sampling import sample, token_probabilities
+from meloformer.model.batch import Batch
+from meloformer.model.meloformer import MeloFormer
+from meloformer.settings import GenerationSettings, checked
+from meloformer.tokens.grammar import GrammarState
+from meloformer.tokens.vocabulary import BOS, SEP, TokenType
+
+PREFIX_LENGTH = 3
+"""SEP METER TEMPO, which open a piece that goes on."""
+Progress = Callable[[int, int], None]
+"""Called with the bars written so far and the bars of all pieces."""
+
+
+class _Piece:
+    """One piece in the making."""
+
+    def __init__(self, model: MeloFormer, wishes: Wishes, rng: np.random.Generator) -> None:
+        self.vocabulary = model.vocabulary
+        self.wishes = wishes
+        self.rng = rng
+        self.state = GrammarState(self.vocabulary)
+        self.ids: list[int] = []
+        self.bar_lines: list[int] = []
+        self.append(BOS)
+
+    def append(self, token_id: int) -> None:
+        """Take one token."""
+        if self.vocabulary.types[token_id] == TokenType.CHORD:
+            self.bar_lines.append(len(self.ids))
+        self.state.advance(token_id)
+        self.ids.append(token_id)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state.last == TokenType.EOS
+
+    def context(self, length: int) -> np.ndarray:
+        """The latest whole bars that fit into ``length`` tokens, opened as a row of training data would be."""
+        if len(self.ids) <= length:
+            return np.array(self.ids)
+        room = length - PREFIX_LENGTH
+        earliest = len(self.ids) - room
+        start = next((line for line in self.bar_lines if line >= earliest), earliest)
+        return np.array([SEP, *self._in_force_before(start), *self.ids[start:]])
+
+    def _in_force_before(self, start: int) -> list[int]:
+        """Ids of the meter and the tempo in force where the context begins."""
+        types = self.vocabulary.types[self.ids[:start]]
+        return [self.ids[int(np.flatnonzero(types == kind)[-1])] for kind in (TokenType.METER, TokenType.TEMPO)]
+
+
+@torch.inference_mode()
+def generate(
+    model: MeloFormer,
+    *,
+    bars: int | None = None,
+    num: int | None = None,
+    seed: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    tempo: float | None = None,
+    meter: str | None = None,
+    instruments: str | None = None,
+    settings: GenerationSettings | None = None,
+    progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """Write new pieces.
+
+    Args:
+        model: In eval mode; on any device.
+        bars: Exactly this many bars; like all that follow, by default what ``settings`` says.
+        num: Number of pieces.
+        seed: Piece k of a seed is the same for any ``num``.
+        temperature: 0 always takes the likeliest token.
+        top_k, top_p: Sample among the likeliest tokens only.
+        tempo: Quarters a minute.
+        meter: Such as ``3/4``.
+        instruments: Such as ``drums,bass,piano``: only these, each at least once.
+        settings: Everything else, and the defaults.
+        progress: Told of every bar.
+    Returns:
+        ``num`` documents, (T,) uint16 ids of the model's vocabulary, without a grammar error.
+    Raises:
+        GenerationError, SettingsError: A wish is out of range or cannot be fulfilled.
+    """
+    given = {
+        "bars": bars, "num": num, "seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "tempo": tempo, "meter": meter, "instruments": instruments,
+    }  # fmt: skip
+    base = (settings or GenerationSettings()).model_dump()
+    given = {name: value for name, value in given.items() if value is not None}
+    chosen = checked(GenerationSettings, "generation", {**base, **given})
+    wishes = make_wishes(
+        model.vocabulary,
+        bars=chosen.bars,
+        tempo=chosen.tempo,
+        meter=chosen.meter,
+        instruments=chosen.instruments,
+        max_notes_per_bar=chosen.max_notes_per_bar,
+    )
+    pieces = [_Piece(model, wishes, np.random.default_rng([chosen.seed, k])) for k in range(chosen.num)]
+    while unfinished := [piece for piece in pieces if not piece.is_finished]:
+        contexts = [piece.context(chosen.context) for piece in unfinished]
+        logits = model(Batch.of(contexts, model.vocabulary, device=model.device))
+        last = torch.tensor([len(context) - 1 for context in contexts], device=model.device)
+        rows = logits[torch.arange(len(contexts), device=model.device), last].float().cpu().numpy()
+        for piece, row in zip(unfinished, rows, strict=True):
+            probabilities = token_probabilities(
+                row,
+                allowed_tokens(piece.state, wishes),
+                temperature=chosen.temperature,
+                top_k=chosen.top_k,
+                top_p=chosen.top_p,
+            )
+            piece.append(sample(probabilities, piece.rng))
+        if progress is not None:
+            progress(sum(piece.state.bar + piece.is_finished for piece in pieces), chosen.bars * chosen.num)
+    return [np.array(piece.ids, dtype=np.uint16) for piece in pieces]
