@@ -7,6 +7,7 @@ the defaults, validates once, and the rest of the program trusts what it gets.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
@@ -304,7 +305,7 @@ class Settings(Section):
 
 
 def load_settings(
-    config: Path | None = None, overrides: list[str] | None = None, options: dict[str, object] | None = None
+    config: Path | None = None, overrides: list[str] | None = None, options: Mapping[str, object] | None = None
 ) -> Settings:
     """Defaults, then the TOML file, then ``section.field=value`` texts, then named options, validated once.
 

@@ -84,7 +84,7 @@ def bar_grid(
 
 
 def ticks_to_seconds(
-    ticks: np.ndarray, *, tempo_ticks: np.ndarray, tempo_us: np.ndarray, ticks_per_quarter: int
+    ticks: np.ndarray | float, *, tempo_ticks: np.ndarray, tempo_us: np.ndarray, ticks_per_quarter: int
 ) -> np.ndarray:
     """Seconds from the start of the piece at every one of ``ticks``, under a tempo map.
 

@@ -1,0 +1,143 @@
+"""The only place that prints. Results go to stdout; messages, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from meloformer.errors import MeloFormerError
+
+P = ParamSpec("P")
+INTERRUPTED = 130
+BUG = 70
+"""Exit code of a failure that is not the user's (sysexits.h: EX_SOFTWARE)."""
+PLAIN_PROGRESS_SECONDS = 5.0
+"""Between two lines of progress where stderr is no terminal."""
+
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_out = Console(highlight=False)
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A message for the user, on stderr."""
+    if not quiet:
+        _err.print(escape(text))
+
+
+def result(text: str) -> None:
+    """Plain text on stdout, exactly as it is."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def json_result(record: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(record) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout; the first column is text, the others are numbers."""
+    drawn = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        drawn.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(cell if isinstance(cell, str) else f"{cell:,}") for cell in row))
+    _out.print(drawn)
+
+
+@contextmanager
+def progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on a terminal, a line now and then elsewhere; gives a function of (done, total, remark)."""
+    if quiet:
+        yield lambda _done, _total, _remark="": None
+    elif _err.is_terminal:
+        with _bar(label) as update:
+            yield update
+    else:
+        yield _plain_progress(label)
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[remark]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=_err) as bar:
+        task = bar.add_task(escape(label), total=None, rate="", remark="")
+
+        def update(done: int, total: int, remark: str = "") -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:.1f}/s" if speed else ""
+            bar.update(task, completed=done, total=total, rate=rate, remark=escape(remark))
+
+        yield update
+
+
+def _plain_progress(label: str) -> Callable[[int, int, str], None]:
+    started = last = time.monotonic()
+
+    def update(done: int, total: int, remark: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < PLAIN_PROGRESS_SECONDS:
+            return
+        last = now
+        rate = done / max(now - started, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        _err.print(escape(f"{label} {done:,}/{total:,} ({rate:.1f}/s{left}) {remark}".rstrip()))
+
+    return update
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose errors become one line on stderr and an exit code, never a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("default", UserWarning)
+                warnings.showwarning = lambda message, *_args, **_kwargs: say(f"warning: {message}")
+                command(*args, **kwargs)
+            sys.stdout.flush()
+        except typer.Exit:
+            raise
+        except MeloFormerError as error:
+            _fail(str(error), 1)
+        except KeyboardInterrupt as stop:
+            _fail(str(stop) or "interrupted", INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            advice = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+            _fail(f"{error.strerror or error}{where}{advice}", 1)
+        except Exception as error:
+            if os.environ.get("MELOFORMER_DEBUG"):
+                raise
+            kind = f"{type(error).__name__}: {error}".splitlines()[0]
+            _fail(f"this is a bug in MeloFormer ({kind}); MELOFORMER_DEBUG=1 shows where", BUG)
+
+    return run
+
+
+def _fail(message: str, code: int) -> None:
+    one_line = " ".join(message.split())
+    _err.print(f"[bold red]error:[/] {escape(one_line)}" if code != INTERRUPTED else escape(one_line))
+    raise typer.Exit(code)

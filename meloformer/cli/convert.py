@@ -1,0 +1,87 @@
+"""``meloformer midi2txt`` and ``txt2midi``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meloformer.cli import console, options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from meloformer.settings import Settings
+    from meloformer.tokens.vocabulary import Vocabulary
+
+
+def read_piece(source: str, settings: Settings, vocabulary: Vocabulary) -> np.ndarray:
+    """(T,) ids of one music file, unjudged.
+
+    Raises:
+        InputError: There is not exactly one piece at ``source``.
+        RejectError: It cannot be read or written as tokens.
+    """
+    from meloformer.errors import InputError
+    from meloformer.midi.sources import find_sources, parse_source, read_bytes
+    from meloformer.tokens.encode import encode
+
+    found = find_sources([source])
+    if len(found) != 1:
+        raise InputError(f"{source} holds {len(found)} pieces, not one", "name one file")
+    data = read_bytes(found[0], max_bytes=settings.filter.max_file_bytes)
+    score = parse_source(found[0], data, sustain=settings.tokens.sustain)
+    return encode(score, vocabulary, chords=settings.tokens.chords)
+
+
+@console.reports_errors
+def midi2txt_command(
+    source: Annotated[str, typer.Argument(metavar="SONG", help="A MIDI or score file.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT.txt", help="By default the text is printed.")] = None,
+    config: options.Config = None,
+    overrides: options.Overrides = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a piece as HID text, to read and to edit."""
+    from meloformer.settings import load_settings
+    from meloformer.shards.output import write_text
+    from meloformer.tokens.text import to_text
+    from meloformer.tokens.vocabulary import Vocabulary
+
+    text = to_text(read_piece(source, load_settings(config, overrides), Vocabulary.default()))
+    if out is not None:
+        write_text(out, text)
+        console.say(f"wrote {out}", quiet=quiet)
+    if as_json:
+        console.json_result({"out": None if out is None else str(out), "text": text})
+    elif out is None:
+        console.result(text)
+
+
+@console.reports_errors
+def txt2midi_command(
+    source: Annotated[Path, typer.Argument(metavar="SONG.txt", help="HID text.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT.mid", help="By default SONG.mid beside it.")] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write HID text as a MIDI file."""
+    from meloformer.errors import InputError
+    from meloformer.midi.write import write_midi
+    from meloformer.tokens.decode import decode
+    from meloformer.tokens.text import from_text
+
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from None
+    score = decode(from_text(text))
+    target = out or source.with_suffix(".mid")
+    write_midi(score, target)
+    assert score.chords is not None
+    if as_json:
+        console.json_result({"out": str(target), "bars": len(score.chords), "notes": score.num_notes})
+    else:
+        console.say(f"wrote {target} ({len(score.chords)} bars, {score.num_notes:,} notes)", quiet=quiet)

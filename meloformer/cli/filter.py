@@ -1,0 +1,34 @@
+"""``meloformer filter``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meloformer.cli import console, options
+
+
+@console.reports_errors
+def filter_command(
+    sources: options.Sources,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the list.")] = Path("kept"),
+    workers: options.Workers = None,
+    config: options.Config = None,
+    overrides: options.Overrides = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Judge music: a list of every file with its statistics, kept or the reason why not.
+
+    `pack` takes the list in place of the folder.
+    """
+    from meloformer.cli.report import show_report
+    from meloformer.settings import load_settings
+    from meloformer.shards.pipeline import filter_pieces
+
+    settings = load_settings(config, overrides, {"pack.workers": workers})
+    with console.progress("filter", quiet=quiet) as bar:
+        report = filter_pieces(sources, out, settings, progress=lambda done, total: bar(done, total, ""))
+    show_report(report, out, as_json=as_json, quiet=quiet)

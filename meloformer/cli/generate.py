@@ -1,0 +1,131 @@
+"""``meloformer generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meloformer.cli import console, options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from meloformer.model.meloformer import MeloFormer
+
+
+@console.reports_errors
+def generate_command(
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A run, a checkpoint or a .safetensors; else the newest run.")
+    ] = None,
+    bars: Annotated[int | None, typer.Option("--bars", help="Exactly this many bars.")] = None,
+    num: Annotated[int | None, typer.Option("--num", help="Number of pieces.")] = None,
+    instruments: Annotated[
+        str | None, typer.Option("--instruments", help='Only these, each at least once: "drums,bass,piano".')
+    ] = None,
+    tempo: Annotated[float | None, typer.Option("--tempo", help="Quarters a minute.")] = None,
+    meter: Annotated[str | None, typer.Option("--meter", help="Such as 3/4.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Sample among this many tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="Sample among this much probability.")] = None,
+    seed: options.Seed = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pieces.")] = Path("generated"),
+    device: options.Device = None,
+    config: options.Config = None,
+    overrides: options.Overrides = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write new music: a MIDI file and a piano roll for every piece."""
+    from meloformer.settings import load_settings
+
+    given = {
+        "generation.bars": bars,
+        "generation.num": num,
+        "generation.instruments": instruments,
+        "generation.tempo": tempo,
+        "generation.meter": meter,
+        "generation.temperature": temperature,
+        "generation.top_k": top_k,
+        "generation.top_p": top_p,
+        "generation.seed": seed,
+        "generation.device": device,
+    }
+    settings = load_settings(config, overrides, given)
+    source = checkpoint or newest_run(Path("runs"))
+
+    from meloformer.generation.generate import generate
+    from meloformer.model.device import choose_device
+    from meloformer.model.weights import load
+
+    model = load(source, device=choose_device(settings.generation.device))
+    with console.progress("bars", quiet=quiet) as bar:
+        pieces = generate(model, settings=settings.generation, progress=lambda done, total: bar(done, total, ""))
+    first = settings.generation.seed
+    records = write_pieces(pieces, model, out, [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)])
+    if as_json:
+        console.json_result({"checkpoint": str(source), "pieces": records})
+        return
+    columns = ("file", "bars", "notes", "instruments", "seconds")
+    console.table("new pieces", columns, [[record[column] for column in columns] for record in records])
+
+
+def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: list[str]) -> list[dict[str, Any]]:
+    """Write ``NAME.mid`` and ``NAME.png`` for every piece; what each of them is.
+
+    Raises:
+        OutputError: ``out`` cannot be written.
+    """
+    from meloformer.errors import OutputError
+    from meloformer.midi.bars import ticks_to_seconds
+    from meloformer.midi.picture import piano_roll
+    from meloformer.midi.write import write_midi
+    from meloformer.tokens.decode import decode
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}", "choose another --out") from None
+    records = []
+    for ids, name in zip(pieces, names, strict=True):
+        score = decode(ids, model.vocabulary)
+        assert score.chords is not None
+        path = out / f"{name}.mid"
+        write_midi(score, path)
+        piano_roll(score, path.with_suffix(".png"), title=name)
+        seconds = ticks_to_seconds(
+            score.end_ticks,
+            tempo_ticks=score.tempo_ticks,
+            tempo_us=score.tempo_us,
+            ticks_per_quarter=score.ticks_per_quarter,
+        )
+        records.append(
+            {
+                "file": str(path),
+                "picture": str(path.with_suffix(".png")),
+                "bars": len(score.chords),
+                "notes": score.num_notes,
+                "tokens": len(ids),
+                "instruments": len(set(score.program.tolist())),
+                "seconds": round(float(seconds), 1),
+            }
+        )
+    return records
+
+
+def newest_run(runs: Path) -> Path:
+    """The run whose checkpoint was written last.
+
+    Raises:
+        InputError: There is none.
+    """
+    from meloformer.errors import InputError
+
+    states = sorted(runs.glob("*/checkpoints/step-*/state.json"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise InputError(
+            f"there is no trained model in {runs}/", "train one with `meloformer train`, or name it with --checkpoint"
+        )
+    return states[-1].parents[2]

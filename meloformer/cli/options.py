@@ -1,0 +1,28 @@
+"""Options that several commands have. What mirrors a setting is ``None`` by default: the default lives in the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="SRC...", help="Files or folders with MIDI or scores, or corpus:NAME of music21."),
+]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings from a TOML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting; may be repeated.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes that read files.")]
+VocabularyFile = Annotated[
+    Path | None, typer.Option("--vocab", metavar="vocab.json", help="Of build-vocab; by default the full vocabulary.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Size = Annotated[str | None, typer.Option("--size", help="tiny, small, base, large or xlarge.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result.")]
+SeqLen = Annotated[int | None, typer.Option("--seq-len", help="Tokens in a row.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows in a forward and backward pass.")]

@@ -1,0 +1,32 @@
+"""What became of a folder, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meloformer.cli import console
+
+if TYPE_CHECKING:
+    from meloformer.shards.pipeline import Report
+
+
+def show_report(report: Report, out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Print counts, splits and the reasons of the rejects; they add up to the number of inputs."""
+    if as_json:
+        console.json_result({"out": str(out), **report.to_dict()})
+        return
+    rows: list[tuple[object, ...]] = [("kept", report.kept)]
+    rows += [(f"rejected: {reason}", count) for reason, count in report.rejects.most_common()]
+    rows.append(("all inputs", report.inputs))
+    console.table("files", ("", "count"), rows)
+    if report.splits:
+        console.table(
+            "documents",
+            ("split", "documents", "tokens"),
+            [(name, counts.num_documents, counts.num_tokens) for name, counts in report.splits.items()],
+        )
+    if report.num_notes:
+        facts = f"{report.num_tokens:,} tokens, {report.num_notes:,} notes, {report.tokens_per_note:.2f} tokens a note"
+        console.result(facts)
+    console.say(f"wrote {out}", quiet=quiet)
