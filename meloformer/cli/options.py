@@ -1,4 +1,4 @@
-"""Options that several commands have. What mirrors a setting is ``None`` by default: the default lives in the settings."""
+"""Options that several commands have. What mirrors a setting defaults to ``None``, as defaults live in the settings."""
 
 from __future__ import annotations
 
