@@ -55,15 +55,19 @@ def music21_name(above_bass: tuple[int, ...], bass: int) -> int:
     return 0
 
 
+def name_of(above_bass: tuple[int, ...]) -> int:
+    """The name that most of the twelve basses agree on; of equals none before any, then the smaller number."""
+    votes = Counter(music21_name(above_bass, bass) for bass in range(12))
+    return max(votes, key=lambda name: (votes[name], -name))
+
+
 def build_table() -> np.ndarray:
     """(4096,) uint8, indexed by the bits of the pitch classes above the bass."""
     table = np.zeros(4096, dtype=np.uint8)
     for bits in range(3, 4096, 2):
         above_bass = tuple(semitones for semitones in range(12) if bits >> semitones & 1)
-        if len(above_bass) > 5:
-            continue  # more than any quality holds
-        votes = Counter(music21_name(above_bass, bass) for bass in range(12))
-        table[bits] = max(votes, key=lambda name: (votes[name], -name))
+        if len(above_bass) <= 5:  # no quality holds more
+            table[bits] = name_of(above_bass)
     return table
 
 

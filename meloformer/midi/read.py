@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +11,10 @@ import numpy as np
 from meloformer.errors import InputError, RejectError
 from meloformer.midi.bars import bar_grid
 from meloformer.midi.chords import CHORD_NAMES
+from meloformer.midi.chunks import first_cut_chunk, refuse_too_many_ticks, standard_bytes
 from meloformer.midi.score import DRUMS, Score, make_score
 
 Sustain = Literal["ignore", "extend"]
-MAX_TICKS = 2**31 - 1
-"""symusic keeps ticks in 32 bits and returns an empty score where a file goes past them."""
 _CHORD_NUMBER = {name: number for number, name in enumerate(CHORD_NAMES)}
 
 
@@ -56,8 +53,9 @@ def parse_midi(data: bytes, *, sustain: Sustain = "ignore") -> Score:
             ``too-many-ticks`` or ``unreadable``.
     Source: Standard MIDI Files 1.0; RP-029 for RMID.
     """
-    data = _standard_bytes(data)
+    data = standard_bytes(data)
     score = _symusic_score(data)
+    refuse_too_many_ticks(data)
     columns: list[list[np.ndarray]] = [[], [], [], [], []]
     for track in score.tracks:
         notes = track.notes.numpy()
@@ -72,8 +70,6 @@ def parse_midi(data: bytes, *, sustain: Sustain = "ignore") -> Score:
     onsets, durations, pitches, velocities, programs = (
         np.concatenate(column) if column else np.zeros(0, dtype=np.int64) for column in columns
     )
-    if not len(onsets):
-        _refuse_lost_notes(data)
     tempos, meters = score.tempos.numpy(), score.time_signatures.numpy()
     result = make_score(
         ticks_per_quarter=score.ticks_per_quarter,
@@ -91,31 +87,6 @@ def parse_midi(data: bytes, *, sustain: Sustain = "ignore") -> Score:
     return _with_marked_chords(result, [(marker.time, marker.text) for marker in score.markers])
 
 
-def _standard_bytes(data: bytes) -> bytes:
-    """The file without a RIFF wrapper, and with a header of the length that every reader accepts."""
-    if not data:
-        raise RejectError("empty-file", "the file has no bytes")
-    if data[:4] == b"RIFF" and data[8:12] == b"RMID":
-        start = data.find(b"MThd")
-        data = data[start:] if start >= 0 else data
-    if data[:4] != b"MThd":
-        raise RejectError("not-midi", f"the file begins with {data[:12]!r}, not with 'MThd'")
-    if len(data) < 14:
-        raise RejectError("truncated", f"the file ends inside its header, after {len(data)} bytes")
-    header_length, _, num_tracks, division = struct.unpack(">IHHH", data[4:14])
-    if header_length < 6 or header_length > len(data) - 8:
-        raise RejectError("bad-header", f"the header says that it is {header_length} bytes long")
-    if division & 0x8000:
-        raise RejectError("smpte-division", "time is in SMPTE frames, not in parts of a quarter note")
-    if division == 0:
-        raise RejectError("bad-header", "the resolution is 0 ticks a quarter note")
-    if num_tracks == 0:
-        raise RejectError("bad-header", "the header says that there are 0 tracks")
-    if header_length > 6:
-        data = data[:4] + struct.pack(">I", 6) + data[8:14] + data[8 + header_length :]
-    return data
-
-
 def _symusic_score(data: bytes) -> Any:
     """Parse with symusic; out-of-range data bytes are clamped where nothing else helps."""
     from symusic import Score as SymusicScore
@@ -124,7 +95,7 @@ def _symusic_score(data: bytes) -> Any:
         return SymusicScore.from_midi(data)
     except Exception as error:  # noqa: BLE001 (symusic raises bare RuntimeError, ValueError and others)
         first_error = error
-    cut_at = _first_cut_chunk(data)
+    cut_at = first_cut_chunk(data)
     if cut_at is not None:
         raise RejectError("truncated", f"the chunk at byte {cut_at} is longer than the rest of the file") from None
     try:
@@ -134,40 +105,16 @@ def _symusic_score(data: bytes) -> Any:
         raise RejectError("unreadable", message or type(first_error).__name__) from None
 
 
-def _first_cut_chunk(data: bytes) -> int | None:
-    """Byte offset of the first chunk that says it is longer than the rest of the file; ``None`` for a whole file."""
-    position = 14
-    while position < len(data):
-        if position + 8 > len(data):
-            return position
-        length = struct.unpack(">I", data[position + 4 : position + 8])[0]
-        if position + 8 + length > len(data):
-            return position
-        position += 8 + length
-    return None
-
-
-def _refuse_lost_notes(data: bytes) -> None:
-    """Raise ``too-many-ticks`` where a file is empty only because its ticks do not fit into 32 bits."""
-    import mido
-
-    try:
-        tracks = mido.MidiFile(file=BytesIO(data), clip=True).tracks
-    except Exception:  # noqa: BLE001 (mido raises whatever the bytes provoke; then the score really is empty)
-        return
-    for track in tracks:
-        ticks = sum(message.time for message in track)
-        if ticks > MAX_TICKS:
-            raise RejectError("too-many-ticks", f"a track is {ticks:,} ticks long, more than {MAX_TICKS:,}")
-
-
 def _sustained(onset: np.ndarray, duration: np.ndarray, pitch: np.ndarray, pedals: dict[str, np.ndarray]) -> np.ndarray:
-    """(N,) durations, lengthened to the release of a pedal that is down where the note ends."""
+    """(N,) durations, lengthened to the release of a pedal that went down before the note ends.
+
+    A pedal that goes down on the very tick where a chord ends is there for the next chord (legato pedalling).
+    """
     down, held = pedals["time"].astype(np.int64), pedals["duration"].astype(np.int64)
     if not len(down) or not len(onset):
         return duration
     end = onset + duration
-    pedal = np.searchsorted(down, end, side="right") - 1
+    pedal = np.searchsorted(down, end, side="left") - 1
     release = np.where(pedal >= 0, (down + held)[np.maximum(pedal, 0)], 0)
     order = np.lexsort((onset, pitch))
     same_pitch_follows = np.append(pitch[order][1:] == pitch[order][:-1], False)

@@ -130,10 +130,13 @@ def _note_track(
     if program != DRUMS:
         events.append((0, 1, mido.Message("program_change", channel=channel, program=program)))
     onset = (score.onset_ticks[indices] * scale).tolist()
-    end = ((score.onset_ticks[indices] + np.maximum(score.duration_ticks[indices], 1)) * scale).tolist()
+    end = ((score.onset_ticks[indices] + score.duration_ticks[indices]) * scale).tolist()
     for start, stop, pitch, velocity in zip(
         onset, end, score.pitch[indices].tolist(), score.velocity[indices].tolist(), strict=True
     ):
-        events.append((stop, 2, mido.Message("note_off", channel=channel, note=pitch, velocity=0)))
+        # At one tick: what sounded before ends, then notes begin, then those end that have no length.
+        events.append(
+            (stop, 2 if stop > start else 4, mido.Message("note_off", channel=channel, note=pitch, velocity=0))
+        )
         events.append((start, 3, mido.Message("note_on", channel=channel, note=pitch, velocity=velocity)))
     return _track(events)
