@@ -1,0 +1,219 @@
+"""Write the parts of docs/ that the code knows best: commands, settings, drawn masks.
+
+python scripts/build_docs.py           write them
+python scripts/build_docs.py --check   exit 1 and name the files that do not match the code
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from typer.models import ArgumentInfo, OptionInfo
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+NOTICE = "<!-- Written by `make docs` from the code; edit the code instead. -->"
+
+
+def commands_page() -> str:
+    """Every command with its arguments and options, from the functions that implement them."""
+    from meloformer.cli import COMMANDS
+
+    lines = ["# Commands", "", NOTICE, "", "`meloformer COMMAND`, or `python -m meloformer COMMAND`.", ""]
+    lines += [
+        "Results go to stdout; progress, remarks and errors to stderr. Exit codes: 0 done; 1 an error that you can fix, told "
+        "in one line with the next command; 2 wrong usage; 70 a bug (`MELOFORMER_DEBUG=1` shows where); "
+        "130 interrupted.",
+        "",
+    ]
+    for name, function in COMMANDS.items():
+        lines += _command_section(name, function)
+    return "\n".join(lines)
+
+
+def _command_section(name: str, function: Callable[..., Any]) -> list[str]:
+    arguments, rows = [], []
+    for parameter, hint in typing.get_type_hints(function, include_extras=True).items():
+        infos = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, ArgumentInfo | OptionInfo)]
+        if not infos:
+            continue
+        default = inspect.signature(function).parameters[parameter].default
+        info, shown = infos[0], infos[0].metavar or parameter.upper()
+        has_default = default not in (inspect.Parameter.empty, None, False)
+        note = f"{info.help} Default: `{default}`." if has_default else str(info.help)
+        if isinstance(info, ArgumentInfo):
+            arguments.append(shown if default is inspect.Parameter.empty else f"[{shown}]")
+            rows.append((f"`{shown}`", note))
+        else:
+            is_flag = default is False
+            names = [info.default, *(info.param_decls or ())]  # Typer keeps the first name in ``default``
+            spelled = ", ".join(f"`{word}`" for word in names if isinstance(word, str))
+            value = "" if is_flag else f" `{info.metavar or _kind(hint)}`"
+            rows.append((spelled + value, note))
+    text = " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
+    rest = inspect.cleandoc(function.__doc__ or "").split("\n\n")[1:]
+    usage = " ".join(["meloformer", name, *arguments, "[OPTIONS]"])
+    lines = [f"## {name}", "", text, ""]
+    lines += [part for paragraph in rest for part in (" ".join(paragraph.split()), "")]
+    lines += [f"    {usage}", "", "| | |", "|---|---|"]
+    return [*lines, *(f"| {left} | {_cell(right)} |" for left, right in rows), ""]
+
+
+def _kind(hint: Any) -> str:
+    """What an option's value is, in capitals."""
+    inner = typing.get_args(hint)[0]
+    kinds = [part for part in (typing.get_args(inner) or (inner,)) if part is not types.NoneType]
+    return {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}.get(kinds[0], "VALUE")
+
+
+def settings_page() -> str:
+    """Every setting with its default and what it does, from the pydantic models."""
+    from meloformer.settings import SIZES, Settings
+
+    lines = ["# Settings", "", NOTICE, ""]
+    lines += [
+        "In a TOML file for `--config`, under `[section]`; or after `--set`, as `section.field=value`. An option such "
+        "as `--steps` wins over `--set`, and `--set` over the file. A run writes its settings to `settings.toml`.",
+        "",
+    ]
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        lines += [f"## {section}", "", _cell(inspect.cleandoc(model.__doc__ or "")), ""]
+        lines += ["| field | value | default | |", "|---|---|---|---|"]
+        schema = model.model_json_schema()
+        for name, info in model.model_fields.items():
+            facts = _resolved(schema["properties"][name], schema)
+            default = _default(section, name, info)
+            lines.append(f"| `{name}` | {_cell(_value(facts))} | {default} | {_cell(info.description or '')} |")
+        lines.append("")
+        if section == "model":
+            names = next(iter(SIZES.values()))._fields
+            lines += ["The sizes:", "", f"| size | {' | '.join(f'`{name}`' for name in names)} |"]
+            lines.append("|---" * (len(names) + 1) + "|")
+            lines += [f"| {size} | {' | '.join(str(value) for value in row)} |" for size, row in SIZES.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _resolved(facts: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """A field's JSON schema with a reference followed."""
+    return schema["$defs"][facts["$ref"].rsplit("/", 1)[1]] if "$ref" in facts else facts
+
+
+def _default(section: str, name: str, info: Any) -> str:
+    by_size = section == "model" and name in ("num_layers", "dim", "ffn_dim", "heads", "num_kv_heads", "summary_ffn")
+    if by_size:
+        return "of the size"
+    value = info.default
+    if value is PydanticUndefined or value is None:
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _value(facts: dict[str, Any]) -> str:
+    """What a field takes: its kind, its choices or its range."""
+    if "anyOf" in facts:
+        return next(_value(choice) for choice in facts["anyOf"] if choice.get("type") != "null")
+    if "enum" in facts:
+        return ", ".join(f"`{choice}`" for choice in facts["enum"])
+    kinds = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}
+    kinds |= {"array": "list of whole numbers", "object": "family -> number"}
+    low = facts.get("minimum", facts.get("exclusiveMinimum"))
+    high = facts.get("maximum")
+    words = kinds[facts["type"]]
+    if low is not None:
+        words += f", {'above' if 'exclusiveMinimum' in facts else 'at least'} {low:g}"
+    return words + (f", at most {high:g}" if high is not None else "")
+
+
+def _cell(text: str) -> str:
+    """Text inside a table, RST code marks as Markdown's."""
+    return " ".join(text.replace("``", "`").split()).replace("|", "\\|")
+
+
+PIECE: str = (
+    "BOS C:maj 1/4 120 #D T0 P36 V9 #0 T0 P60 D12 V9 P64 C:maj #D T0 P36 V9 #0 T0 P60 D12 V9 "
+    "C:maj #D T0 P36 V9 #0 T0 P60 D12 V9 C:maj #D T0 P36 V9 #0 T0 P60 D12 V9 EOS"
+)
+"""Four bars of one quarter, drums and piano: small enough to draw."""
+
+
+def drawn_masks() -> str:
+    """Every phase and family on one small piece, as text."""
+    import numpy as np
+
+    from meloformer.model.batch import Batch
+    from meloformer.model.visibility import draw, finished_mask, own_bar_mask, regular_mask, summary_mask
+    from meloformer.settings import HeadFamily, ModelSettings
+    from meloformer.tokens.vocabulary import Vocabulary
+
+    names: list[str] = [*PIECE.split()]
+    batch = Batch.of([np.array([Vocabulary.default().id_of(name) for name in names])])
+    bars = [f"S{bar + 1}" for bar in range(int(batch.bar_document.shape[1]))]
+    settings = ModelSettings.of_size("tiny", bar_offsets=(0, 1))
+    drawings = []
+    families: tuple[HeadFamily, ...] = ("track", "ensemble", "onset", "pitch", "union")
+    for family in families:
+        mask = regular_mask(batch, family, settings)[0]
+        drawings.append((f"Regular tokens to regular tokens, `{family}` (bar offsets 0 and 1)", draw(mask, names)))
+    rest = (
+        ("Regular tokens to finished summaries, in `ensemble` and `union` heads", finished_mask(batch)[0], names, bars),
+        ("Summaries to summaries", summary_mask(batch)[0], bars, bars),
+        ("Summaries to the regular tokens of their bar", own_bar_mask(batch)[0], bars, None),
+    )
+    drawings += [(title, draw(mask, rows, columns)) for title, mask, rows, columns in rest]
+    return "\n".join(f"{title}:\n\n```text\n{drawing}```\n" for title, drawing in drawings)
+
+
+def attention_page() -> str:
+    """docs/attention.md with its drawings made again."""
+    begin, end = "<!-- masks: written by `make docs` -->\n", "<!-- end of masks -->"
+    text = (DOCS / "attention.md").read_text(encoding="utf-8")
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise SystemExit("docs/attention.md has no single place for the masks")
+    return pattern.sub(lambda _: f"{begin}\n{drawn_masks()}\n{end}", text)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands_page,
+    "settings.md": settings_page,
+    "attention.md": attention_page,
+}
+
+
+def stale_pages() -> list[str]:
+    """The pages that do not match the code."""
+
+    def found(name: str) -> str:
+        path = DOCS / name
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    return [name for name, build in PAGES.items() if found(name) != build().rstrip("\n") + "\n"]
+
+
+def main() -> None:
+    """Write or check."""
+    stale = stale_pages()
+    if "--check" in sys.argv[1:]:
+        if stale:
+            raise SystemExit(f"docs/ does not match the code: {', '.join(stale)}; run `make docs`")
+        return
+    for name in stale:
+        (DOCS / name).write_text(PAGES[name]().rstrip("\n") + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
