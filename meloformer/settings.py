@@ -222,8 +222,9 @@ class TrainingSettings(Section):
     """Passes over the training split; ignored where ``steps`` is given."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """``muon``: torch.optim.Muon for the matrices of the layers, AdamW for the rest. ``adamw``: AdamW for all."""
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    """Peak learning rate of both: Muon's updates are scaled to the size of AdamW's."""
+    learning_rate: Annotated[float, Field(gt=0)] = 8e-3
+    """Peak learning rate of both: Muon's updates are scaled to the size of AdamW's. ``tiny`` after 200 steps on real
+    files: 2.96, 2.71, 2.65, 2.62, 2.72 validation nats a token at 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Of matrices only."""
     warmup_share: Share = 0.05

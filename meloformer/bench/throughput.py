@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from meloformer.bench.music import practice_piece
-from meloformer.model.batch import Batch
+from meloformer.bench.memory import peak_step_bytes
+from meloformer.bench.workload import Workload
 from meloformer.model.device import choose_device
-from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import Settings
-from meloformer.tokens.encode import encode
-from meloformer.training.loss import target_losses
-from meloformer.training.optimizer import make_optimizers
 
 
 @dataclass(frozen=True)
@@ -41,8 +36,13 @@ class StepMeasurement:
     gradients_bytes: int
     optimizer_bytes: int
     peak_bytes: int
-    """Most memory in use above what the process had before the model was made. On a CPU: growth of the largest
-    resident set; on CUDA: the allocator's peak."""
+    """Most memory in use above what was there before the model. On a CPU: growth of the largest resident set of a
+    process that does nothing else; on CUDA: the allocator's peak."""
+
+    @property
+    def activations_bytes(self) -> int:
+        """What the peak holds beside weights, gradients and optimiser: activations, logits and workspace."""
+        return max(self.peak_bytes - self.weights_bytes - self.gradients_bytes - self.optimizer_bytes, 0)
 
     @property
     def tokens_per_second(self) -> float:
@@ -51,86 +51,51 @@ class StepMeasurement:
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {**asdict(self), "tokens_per_second": round(self.tokens_per_second, 1)}
+        derived = {
+            "activations_bytes": self.activations_bytes,
+            "tokens_per_second": round(self.tokens_per_second, 1),
+        }
+        return {**asdict(self), **derived}
 
 
-def measure_step(settings: Settings) -> StepMeasurement:
-    """Run training steps of ``settings.model`` on made-up music of the shape in ``settings.bench``.
+def measure_step(settings: Settings, shards: Path | None = None) -> StepMeasurement:
+    """Take training steps of one model on one batch, and measure.
 
+    Args:
+        settings: ``model``; ``bench`` for shape, repeats, device and seed; ``training`` for the optimiser.
+        shards: Where the music comes from; ``None`` for music made by rule.
     Raises:
         SettingsError: The device is not there.
+        InputError, ShardError: The shards cannot be used.
+        MeloFormerError: The measured step was killed.
     """
     chosen = settings.bench
     device = choose_device(chosen.device)
-    torch.manual_seed(chosen.seed)
-    batch = _music(chosen.seq_len, chosen.batch_size, chosen.seed, device)
-    before = _memory_in_use(device)
-    with torch.device(device):
-        model = MeloFormer(settings.model)
-    optimizers = make_optimizers(model, settings.training)
+    peak_bytes = peak_step_bytes(settings, shards, device)
+    workload = Workload(settings, shards, device)
     walls: list[float] = []
     processes: list[float] = []
     for _ in range(chosen.warmup + chosen.repeats):
         wall, process = time.perf_counter(), time.process_time()
-        loss = target_losses(model(batch), batch).mean()
-        loss.backward()
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        workload.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         walls.append(time.perf_counter() - wall)
         processes.append(time.process_time() - process)
     measured = walls[chosen.warmup :]
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return StepMeasurement(
         device=_device_name(device),
-        parameters=model.parameter_counts()["total"],
-        tokens=batch.num_targets,
+        parameters=workload.model.parameter_counts()["total"],
+        tokens=workload.batch.num_targets,
         first_step_seconds=walls[0],
         step_seconds=statistics.median(measured),
         step_seconds_min=min(measured),
         step_seconds_max=max(measured),
         cpu_seconds=statistics.median(processes[chosen.warmup :]),
-        weights_bytes=weights,
-        gradients_bytes=weights,
-        optimizer_bytes=sum(_state_bytes(optimizer) for optimizer in optimizers.values()),
-        peak_bytes=_memory_peak(device) - before,
-    )
-
-
-def _music(seq_len: int, batch_size: int, seed: int, device: torch.device) -> Batch:
-    rows = []
-    for row in range(batch_size):
-        bars = 16
-        ids = encode(practice_piece(seed + row, num_bars=bars))
-        while len(ids) < seq_len:
-            bars *= 2
-            ids = encode(practice_piece(seed + row, num_bars=bars))
-        rows.append(ids[:seq_len])
-    return Batch.of(rows, device=device)
-
-
-def _memory_in_use(device: torch.device) -> int:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    return _memory_peak(device)
-
-
-def _memory_peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    return sum(
-        value.numel() * value.element_size()
-        for values in optimizer.state.values()
-        for value in values.values()
-        if isinstance(value, torch.Tensor)
+        weights_bytes=workload.weights_bytes,
+        gradients_bytes=workload.weights_bytes,
+        optimizer_bytes=workload.optimizer_bytes,
+        peak_bytes=peak_bytes,
     )
 
 

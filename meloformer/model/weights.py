@@ -115,7 +115,8 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoint folders of a run, the newest first."""
-    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    folders = (run / "checkpoints").glob("step-*")
+    return sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True)  # 1000000 after 999999
 
 
 def newest_good_checkpoint(run: Path) -> Path:

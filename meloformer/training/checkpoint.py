@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from meloformer.errors import CheckpointError, OutputError
@@ -24,28 +26,28 @@ from meloformer.model.weights import (
     sha256_of,
     verify_checkpoint,
 )
+from meloformer.training.optimizer import Optimizers
 
 FORMAT_VERSION = 1
 OPTIMIZER_FILE = "optimizer.safetensors"
-Optimizers = dict[str, torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
 class Position:
     """Where a run stands."""
 
-    step: int
+    step: int = 0
     """Optimiser steps taken."""
-    epoch: int
+    epoch: int = 0
     """The epoch of the next batch."""
-    batch: int
+    batch: int = 0
     """Its number in the epoch."""
 
 
 def save_checkpoint(
     run: Path, model: MeloFormer, optimizers: Optimizers, position: Position, *, keep: int, facts: dict[str, Any]
 ) -> Path:
-    """Write ``checkpoints/step-000100``, then delete all but the newest ``keep``.
+    """Write ``checkpoints/step-000100``, then delete the oldest until ``keep`` are left.
 
     Args:
         run: The run's folder.
@@ -68,23 +70,28 @@ def save_checkpoint(
             "version": FORMAT_VERSION,
             "vocabulary_sha256": model.vocabulary.sha256,
             "position": asdict(position),
+            "random": _random_states(model.device),
             "facts": facts,
             "sha256": {name: sha256_of(beside / name) for name in (WEIGHTS_FILE, OPTIMIZER_FILE)},
         }
         (beside / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # a damaged one that the run passed over and has now reached again
+            shutil.rmtree(folder)
         beside.rename(folder)
-        for old in checkpoints_of(run)[keep:]:
-            shutil.rmtree(old)
-    except OSError as error:
-        raise OutputError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from None
+        newest_first = checkpoints_of(run)
+        for older in newest_first[newest_first.index(folder) + keep :]:
+            shutil.rmtree(older)
+    except (OSError, SafetensorError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        message = f"cannot write the checkpoint {folder}: {reason}"
+        raise OutputError(message, "make room, then go on from the checkpoint before with --resume") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
 def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, facts: dict[str, Any]) -> Position:
-    """Put the newest whole checkpoint of a run into ``model`` and ``optimizers``.
+    """Put the newest whole checkpoint of a run into ``model`` and ``optimizers``; random states go back too.
 
     Returns:
         Where the run stood.
@@ -92,16 +99,25 @@ def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, fac
         CheckpointError: There is none, it is of another version, or what it was made with is not ``facts``; names the
             first difference with both values.
     """
+    for left_over in (run / "checkpoints").glob(".*.part"):  # of a process that was killed while it wrote
+        shutil.rmtree(left_over, ignore_errors=True)
     folder = newest_good_checkpoint(run)
     state = verify_checkpoint(folder)
     if state.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"{folder} has version {state.get('version')}, this program reads {FORMAT_VERSION}")
+        raise CheckpointError(
+            f"{folder} has version {state.get('version')!r}, this program reads version {FORMAT_VERSION}",
+            "resume with the MeloFormer that wrote it, or start another run with --out",
+        )
     if state.get("vocabulary_sha256") != model.vocabulary.sha256:
         raise CheckpointError(
             f"{folder} has vocabulary {state.get('vocabulary_sha256')}, the shards have {model.vocabulary.sha256}",
             "resume with the shards that the run began with",
         )
-    saved: Any = state["facts"]
+    try:
+        position, random_states = Position(**state["position"]), dict(state["random"])
+        saved = dict(state["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / STATE_FILE} is damaged ({error})") from None
     for name, value in facts.items():
         if saved.get(name) != value:
             raise CheckpointError(
@@ -110,28 +126,58 @@ def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, fac
             )
     model.load_state_dict(load_weights(folder / WEIGHTS_FILE, device=model.device).state_dict())
     _restore_optimizers(optimizers, load_file(folder / OPTIMIZER_FILE), folder)
-    return Position(**state["position"])
+    _restore_random_states(random_states, model.device)
+    return position
 
 
 def _optimizer_tensors(optimizers: Optimizers) -> dict[str, torch.Tensor]:
-    """``NAME/PARAMETER/KEY`` -> tensor, for everything that the optimisers remember."""
+    """``OPTIMISER/PARAMETER/KEY`` -> tensor, for everything that the optimisers remember."""
     tensors = {}
-    for name, optimizer in optimizers.items():
-        for number, values in optimizer.state_dict()["state"].items():
+    for owner, optimizer in optimizers.items():
+        record = optimizer.state_dict()
+        name_of = _parameter_names(record)
+        for number, values in record["state"].items():
             for key, value in values.items():
-                tensors[f"{name}/{number}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+                tensors[f"{owner}/{name_of[number]}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     return tensors
 
 
 def _restore_optimizers(optimizers: Optimizers, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    for name, optimizer in optimizers.items():
+    for owner, optimizer in optimizers.items():
         record = optimizer.state_dict()
+        number_of = {name: number for number, name in _parameter_names(record).items()}
         record["state"] = {}
         for path, tensor in tensors.items():
-            owner, number, key = path.split("/")
-            if owner == name:
-                record["state"].setdefault(int(number), {})[key] = tensor
-        try:
-            optimizer.load_state_dict(record)
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder / OPTIMIZER_FILE} does not fit the model ({error})") from None
+            place, name, key = path.split("/")
+            if place == owner and name not in number_of:
+                raise CheckpointError(f"{folder / OPTIMIZER_FILE} has {path}, of which the model knows nothing")
+            if place == owner:
+                record["state"].setdefault(number_of[name], {})[key] = tensor
+        optimizer.load_state_dict(record)
+
+
+def _parameter_names(record: dict[str, Any]) -> dict[int, str]:
+    """Number in an optimiser's state -> name of the parameter."""
+    return {
+        number: name
+        for group in record["param_groups"]
+        for number, name in zip(group["params"], group["param_names"], strict=True)
+    }
+
+
+def _random_states(device: torch.device) -> dict[str, str]:
+    """Device type -> state of torch's generator, base64. The order of the data follows from seed and epoch alone."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {name: base64.b64encode(state.numpy().tobytes()).decode("ascii") for name, state in states.items()}
+
+
+def _restore_random_states(states: dict[str, str], device: torch.device) -> None:
+    """Put back the states that exist on this device; a run may go on on another."""
+    for name, text in states.items():
+        state = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+        if name == "cpu":
+            torch.set_rng_state(state)
+        elif name == device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)

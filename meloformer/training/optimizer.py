@@ -9,26 +9,28 @@ from torch import nn
 
 from meloformer.settings import TrainingSettings
 
+Optimizers = dict[str, torch.optim.Optimizer]
+"""Name -> optimiser; together they hold every parameter of a model once."""
+
 ADAM_BETAS = (0.9, 0.95)
 """As GPT-3 was trained (Brown et al., arXiv:2005.14165, appendix B)."""
 
 
-def make_optimizers(model: nn.Module, settings: TrainingSettings) -> dict[str, torch.optim.Optimizer]:
-    """Name -> optimiser. The matrices of the layers decay; embeddings, norms and vectors do not.
+def make_optimizers(model: nn.Module, settings: TrainingSettings) -> Optimizers:
+    """The matrices of the layers decay; embeddings, norms and vectors do not.
+
+    Parameters go in with their names, so that what an optimiser remembers can be stored under them.
 
     Source: Jordan, "Muon: An optimizer for hidden layers in neural networks"; Liu et al., "Muon is Scalable for LLM
     Training", arXiv:2502.16982, for the scaling that lets both share one learning rate.
     """
-    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
-    others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embedding" in name]
-    rate = settings.learning_rate
+    matrices = [(name, p) for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
+    others = [(name, p) for name, p in model.named_parameters() if p.dim() != 2 or "embedding" in name]
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "muon":
-        muon = torch.optim.Muon(matrices, lr=rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+        muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
         return {"muon": muon, "adamw": torch.optim.AdamW(others, lr=rate, betas=ADAM_BETAS, weight_decay=0.0)}
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     return {"adamw": torch.optim.AdamW(groups, lr=rate, betas=ADAM_BETAS)}
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from meloformer.errors import ShardError
 from meloformer.model.meloformer import MeloFormer
-from meloformer.settings import Settings
+from meloformer.settings import Settings, TrainingSettings
 from meloformer.shards.batches import BatchLoader
 from meloformer.shards.store import ShardFolder, Split, open_shards
 
@@ -23,6 +26,19 @@ class Plan:
     training: BatchLoader
     validation: BatchLoader
     total_steps: int
+
+    def validation_rows(self, limit: int) -> Iterator[np.ndarray]:
+        """The first ``limit`` rows of the validation split, in batches: the same in every run of one ``seq_len``.
+
+        Yields:
+            (B, seq_len) int64 ids.
+        """
+        left = limit
+        for ids in self.validation.batches(epoch=0):
+            if left <= 0:
+                return
+            yield ids[:left]
+            left -= len(ids)
 
 
 def make_plan(shards: Path, settings: Settings) -> Plan:
@@ -45,9 +61,13 @@ def make_plan(shards: Path, settings: Settings) -> Plan:
         raise ShardError(
             f"{shards} has no training documents (splits: {names})", "make shards with `meloformer pack MIDI_FOLDER`"
         )
-    batches = chosen.epochs * training.num_batches(0)
-    total = chosen.steps or max(round(batches / chosen.accumulation), 1)
-    return Plan(folder, training, validation, total)
+    return Plan(folder, training, validation, chosen.steps or _steps_of(chosen, training.num_batches(0)))
+
+
+def _steps_of(settings: TrainingSettings, num_batches: int) -> int:
+    """Steps after which every token has been a target ``epochs`` times; every epoch has the same number of batches."""
+    passes = math.ceil(round(settings.epochs * num_batches, 6))
+    return -(-passes // settings.accumulation)
 
 
 def describe(plan: Plan, settings: Settings) -> dict[str, Any]:

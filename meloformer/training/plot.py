@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+from meloformer.errors import OutputError
 from meloformer.training.loss import Evaluation
 
 SMOOTHING = 0.05
@@ -18,6 +20,8 @@ def plot_losses(metrics: Path, picture: Path, baseline: Evaluation | None) -> No
         metrics: What the loop logged.
         picture: The PNG to write.
         baseline: Drawn as a dashed line where there is one.
+    Raises:
+        OutputError: The picture cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -44,12 +48,17 @@ def plot_losses(metrics: Path, picture: Path, baseline: Evaluation | None) -> No
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    if training or validation:
+        axes.legend(frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    beside = picture.with_name(f".{picture.name}.part")
-    figure.savefig(beside, format="png")
-    beside.replace(picture)
+    beside = picture.with_name(f".{picture.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(beside, format="png")
+        beside.replace(picture)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {picture}: {error.strerror or error}") from None
 
 
 def _smoothed(values: list[float]) -> list[float]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
+import torch
 
 from meloformer.bench.music import practice_piece
 from meloformer.bench.throughput import measure_step
+from meloformer.bench.workload import Workload
+from meloformer.errors import ShardError
 from meloformer.settings import load_settings
+from meloformer.shards.batches import BatchLoader
+from meloformer.shards.store import open_shards
 from meloformer.tokens.encode import encode
 from meloformer.tokens.grammar import grammar_errors
 from meloformer.tokens.vocabulary import Vocabulary
@@ -25,7 +33,24 @@ def test_a_measured_step_has_every_part() -> None:
     assert measured.weights_bytes == 4 * measured.parameters
     # AdamW keeps two moments of every weight, and a step count for every tensor
     assert 8 * measured.parameters < measured.optimizer_bytes < 8 * measured.parameters + 1000
+    parts = measured.weights_bytes + measured.gradients_bytes + measured.optimizer_bytes
+    assert measured.peak_bytes == parts + measured.activations_bytes
+    assert measured.activations_bytes > 0
     assert measured.to_dict()["tokens_per_second"] > 0
+
+
+def test_a_step_can_be_measured_on_the_music_of_shards(tiny_shards: Path) -> None:
+    settings = load_settings(None, ["model.size=tiny", "bench.seq_len=128", "bench.batch_size=2"])
+    workload = Workload(settings, tiny_shards, torch.device("cpu"))
+    documents = open_shards(tiny_shards).split("train")
+    wanted = next(BatchLoader(documents, Vocabulary.default(), seq_len=128, batch_size=2).batches(0))
+    assert workload.batch.ids.tolist() == wanted.tolist()
+
+
+def test_too_little_music_for_a_batch_is_refused(tiny_shards: Path) -> None:
+    settings = load_settings(None, ["model.size=tiny", "bench.seq_len=8192", "bench.batch_size=4"])
+    with pytest.raises(ShardError, match="rows of 8192 tokens to train on, 4 are wanted; choose a smaller"):
+        Workload(settings, tiny_shards, torch.device("cpu"))
 
 
 def test_practice_music_is_valid_and_has_four_instruments() -> None:

@@ -1,0 +1,86 @@
+"""A run's folder: its settings, its vocabulary, its log of losses.
+
+runs/NAME/
+  settings.toml     what the run was made with; ``train --config`` takes it
+  vocab.json        the vocabulary of its ids
+  metrics.jsonl     a line a step, and a line a validation
+  loss.png          the same as a picture
+  checkpoints/      see ``checkpoint``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from meloformer.errors import InputError, OutputError
+from meloformer.settings import Settings, to_toml
+from meloformer.shards.output import write_text
+from meloformer.tokens.vocabulary import Vocabulary
+
+SETTINGS_FILE = "settings.toml"
+VOCABULARY_FILE = "vocab.json"
+METRICS_FILE = "metrics.jsonl"
+LOSS_PICTURE = "loss.png"
+
+
+def refuse_existing(run: Path) -> None:
+    """Nothing of another run is written over.
+
+    Raises:
+        OutputError: Something is at ``run`` already.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise OutputError(f"{run} exists already", "go on with --resume, or choose another --out")
+
+
+def refuse_missing(run: Path) -> None:
+    """Only a run can be resumed.
+
+    Raises:
+        InputError: There is no run at ``run``.
+    """
+    if not (run / SETTINGS_FILE).is_file():
+        raise InputError(f"there is no run to resume at {run} (no {SETTINGS_FILE})", "start one without --resume")
+
+
+def make_run_folder(run: Path, settings: Settings, vocabulary: Vocabulary) -> None:
+    """A new run's folder, which appears with its settings and vocabulary in it.
+
+    Raises:
+        OutputError: There is a run already, or the folder cannot be written.
+    """
+    refuse_existing(run)
+    beside = run.absolute().with_name(f".{run.absolute().name}.{os.getpid()}.part")
+    try:
+        beside.mkdir(parents=True)
+        write_text(beside / SETTINGS_FILE, to_toml(settings))
+        write_text(beside / VOCABULARY_FILE, vocabulary.to_json())
+        beside.replace(run)
+    except OSError as error:
+        raise OutputError(f"cannot write the run {run}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def cut_metrics(run: Path, step: int) -> None:
+    """Drop what was logged after the step that a run goes on from, and a line that was cut off."""
+    path = run / METRICS_FILE
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+    write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def write_metrics(file: TextIO, record: dict[str, Any]) -> None:
+    """Append one line to ``metrics.jsonl``, at once."""
+    file.write(json.dumps(record, allow_nan=False) + "\n")
+    file.flush()

@@ -1,0 +1,66 @@
+"""A plan counts what the run will do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meloformer.errors import ShardError
+from meloformer.model.meloformer import MeloFormer
+from meloformer.settings import Settings, load_settings
+from meloformer.shards.pipeline import tokenize_pieces
+from meloformer.training.plan import describe, make_plan
+from tests.training.conftest import TINY
+
+
+def settings_with(*changes: str) -> Settings:
+    return load_settings(None, [*(text for text in TINY if not text.startswith("training.steps")), *changes])
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("epochs", [0.5, 1, 2])
+def test_epochs_are_rounded_up_to_whole_steps(tiny_shards: Path, epochs: float, accumulation: int) -> None:
+    plan = make_plan(tiny_shards, settings_with(f"training.epochs={epochs}", f"training.accumulation={accumulation}"))
+    wanted = epochs * plan.training.num_batches(0)
+    assert wanted <= plan.total_steps * accumulation < wanted + accumulation + 1
+
+
+def test_steps_win_over_epochs(tiny_shards: Path) -> None:
+    assert make_plan(tiny_shards, settings_with("training.steps=7", "training.epochs=3")).total_steps == 7
+
+
+def test_a_description_is_true(tiny_shards: Path) -> None:
+    settings = settings_with("training.epochs=2")
+    plan = make_plan(tiny_shards, settings)
+    facts = describe(plan, settings)
+    rows = [row for batch in plan.training.batches(0) for row in batch]
+    documents = list(plan.shards.split("train"))
+    assert facts["documents"] == len(documents)
+    assert facts["tokens_per_epoch"] == sum(len(ids) - 1 for ids in documents)
+    assert facts["rows_per_epoch"] == len(rows)
+    assert facts["padding_share"] == pytest.approx(np.mean(np.stack(rows) == 0), abs=1e-4)
+    assert facts["steps"] == 2 * plan.training.num_batches(0)
+    model = MeloFormer(settings.model, plan.shards.vocabulary)
+    assert facts["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_validation_rows_are_as_many_as_wished_whatever_the_batch(tiny_shards: Path) -> None:
+    def rows(limit: int, batch_size: int) -> list[list[int]]:
+        plan = make_plan(tiny_shards, settings_with(f"training.batch_size={batch_size}"))
+        return [row.tolist() for batch in plan.validation_rows(limit) for row in batch]
+
+    assert len(rows(3, 2)) == 3
+    assert rows(3, 2) == rows(3, 1) == rows(1000, 4)[:3]
+    assert rows(1000, 4) == rows(1000, 3)
+
+
+def test_tokens_without_a_training_split_are_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    from meloformer.bench.music import practice_piece
+    from meloformer.midi.write import write_midi
+
+    write_midi(practice_piece(0, num_bars=4), tmp_path / "song.mid")
+    tokenize_pieces([tmp_path / "song.mid"], tmp_path / "tokens", Settings())
+    with pytest.raises(ShardError, match=r"no training documents \(splits: all\); make shards with `meloformer pack"):
+        make_plan(tmp_path / "tokens", settings_with())
