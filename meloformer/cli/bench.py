@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,9 @@ MEBIBYTE = 2**20
 
 @console.reports_errors
 def bench_command(
+    shards: Annotated[
+        Path | None, typer.Option("--shards", help="Measure on the music that pack wrote; by default on made-up music.")
+    ] = None,
     size: options.Size = None,
     seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = None,
@@ -38,7 +42,7 @@ def bench_command(
 
     from meloformer.bench.throughput import measure_step
 
-    measured = measure_step(settings)
+    measured = measure_step(settings, shards)
     shape = {"size": settings.model.size, "seq_len": settings.bench.seq_len, "batch_size": settings.bench.batch_size}
     if as_json:
         console.json_result({**shape, **measured.to_dict()})
@@ -55,6 +59,7 @@ def bench_command(
         ("weights", _mib(measured.weights_bytes)),
         ("gradients", _mib(measured.gradients_bytes)),
         ("optimiser", _mib(measured.optimizer_bytes)),
+        ("activations and workspace", _mib(measured.activations_bytes)),
         ("peak of a step, all included", _mib(measured.peak_bytes)),
     ]
     title = f"training step: {shape['size']}, {shape['seq_len']:,} tokens x {shape['batch_size']}"

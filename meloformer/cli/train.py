@@ -63,7 +63,7 @@ def train_command(
 
     if resume and out is None:
         raise InputError("--resume needs the run to go on with", "name it with --out runs/NAME")
-    if resume and config is None and out is not None:
+    if resume and config is None and out is not None and (out / "settings.toml").is_file():
         config = out / "settings.toml"
     given = {
         "model.size": size,

@@ -226,6 +226,6 @@ def _facts(settings: Settings) -> dict[str, Any]:
     """What a resumed run must have in common with the run that it goes on from; the rest may change."""
     names = ("seq_len", "batch_size", "accumulation", "optimizer", "seed")
     return {
-        **{f"model.{name}": value for name, value in settings.model.model_dump(mode="json").items() if name != "size"},
+        **{f"model.{name}": value for name, value in settings.model.model_dump(mode="json").items()},
         **{f"training.{name}": getattr(settings.training, name) for name in names},
     }

@@ -220,6 +220,8 @@ def test_what_cannot_be_resumed_is_refused_with_both_values(
     train(tiny_shards, tmp_path / "run", tiny_settings)
     with pytest.raises(CheckpointError, match=r"model\.dim = 32, not 64"):
         train(tiny_shards, tmp_path / "run", settings_with("model.dim=64", "training.steps=9"), resume=True)
+    with pytest.raises(CheckpointError, match=r"model\.size = tiny, not small"):
+        train(tiny_shards, tmp_path / "run", settings_with("model.size=small"), resume=True)
     with pytest.raises(CheckpointError, match=r"training\.seed = 0, not 1"):
         train(tiny_shards, tmp_path / "run", settings_with("training.seed=1"), resume=True)
     assert load_settings(tmp_path / "run/settings.toml") == tiny_settings

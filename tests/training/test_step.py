@@ -12,6 +12,7 @@ from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import ModelSettings
 from meloformer.tokens.vocabulary import PAD, Vocabulary
 from meloformer.training.loss import target_losses
+from meloformer.training.optimizer import Optimizers
 from meloformer.training.step import StepOutcome, train_step
 from tests.strategies import random_document
 
@@ -39,7 +40,7 @@ def step_of(
     model: MeloFormer, passes: list[Batch], *, learning_rate: float = 1.0, clip_norm: float = NO_CLIP
 ) -> StepOutcome:
     """With plain gradient descent the change of the weights is the gradient."""
-    descent = {"sgd": torch.optim.SGD(model.parameters(), lr=0.0)}
+    descent: Optimizers = {"sgd": torch.optim.SGD(model.parameters(), lr=0.0)}
     return train_step(model, descent, passes, learning_rate=learning_rate, clip_norm=clip_norm)
 
 
