@@ -7,7 +7,7 @@ the defaults, validates once, and the rest of the program trusts what it gets.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
@@ -306,32 +306,47 @@ class Settings(Section):
 
 
 def load_settings(
-    config: Path | None = None, overrides: list[str] | None = None, options: Mapping[str, object] | None = None
+    config: Path | None = None,
+    overrides: Sequence[str] | None = None,
+    options: Mapping[str, object] | None = None,
+    *,
+    recipe: Sequence[str] = (),
 ) -> Settings:
-    """Defaults, then the TOML file, then ``section.field=value`` texts, then named options, validated once.
+    """Defaults, then a recipe, the TOML file, ``section.field=value`` texts, and named options, validated once.
 
     Args:
         config: A TOML file, or ``None``.
         overrides: Texts such as ``model.heads={track=2,ensemble=2}``; the right side is TOML, or else a plain string.
         options: ``{"training.seq_len": 4096}``; a value of ``None`` means "not given".
+        recipe: Texts like the overrides that stand in for the defaults.
     Raises:
         SettingsError: A file that cannot be read, an unknown setting, or a value out of range.
     """
     merged: dict[str, Any] = {}
+    _put_texts(merged, recipe)
     if config is not None:
         try:
-            merged = tomllib.loads(config.read_text(encoding="utf-8"))
+            given = tomllib.loads(config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"cannot read the settings {config}: {error}") from None
-    for text in overrides or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise SettingsError(f"--set {text!r} has no '='", "write --set section.field=value")
-        _put(merged, name.strip(), _parse_value(value.strip()))
+        for section, fields in given.items():
+            if isinstance(fields, dict):
+                merged.setdefault(section, {}).update(fields)
+            else:
+                merged[section] = fields
+    _put_texts(merged, overrides or [])
     for name, value in (options or {}).items():
         if value is not None:
             _put(merged, name, value)
     return validate_settings(merged)
+
+
+def _put_texts(record: dict[str, Any], texts: Sequence[str]) -> None:
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {text!r} has no '='", "write --set section.field=value")
+        _put(record, name.strip(), _parse_value(value.strip()))
 
 
 def validate_settings(record: dict[str, Any]) -> Settings:

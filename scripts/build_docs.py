@@ -29,8 +29,8 @@ def commands_page() -> str:
 
     lines = ["# Commands", "", NOTICE, "", "`meloformer COMMAND`, or `python -m meloformer COMMAND`.", ""]
     lines += [
-        "Results go to stdout; progress, remarks and errors to stderr. Exit codes: 0 done; 1 an error that you can fix, told "
-        "in one line with the next command; 2 wrong usage; 70 a bug (`MELOFORMER_DEBUG=1` shows where); "
+        "Results go to stdout; progress, remarks and errors to stderr. Exit code: 0 done; 1 an error that you can fix, "
+        "told in one line with the next command; 2 wrong usage; 70 a bug (`MELOFORMER_DEBUG=1` shows where); "
         "130 interrupted.",
         "",
     ]

@@ -23,16 +23,19 @@ def read_piece(source: str, settings: Settings, vocabulary: Vocabulary) -> np.nd
         InputError: There is not exactly one piece at ``source``.
         RejectError: It cannot be read or written as tokens.
     """
-    from meloformer.errors import InputError
+    from meloformer.errors import InputError, RejectError
     from meloformer.midi.sources import find_sources, parse_source, read_bytes
     from meloformer.tokens.encode import encode
 
     found = find_sources([source])
     if len(found) != 1:
         raise InputError(f"{source} holds {len(found)} pieces, not one", "name one file")
-    data = read_bytes(found[0], max_bytes=settings.filter.max_file_bytes)
-    score = parse_source(found[0], data, sustain=settings.tokens.sustain)
-    return encode(score, vocabulary, chords=settings.tokens.chords)
+    try:
+        data = read_bytes(found[0], max_bytes=settings.filter.max_file_bytes)
+        score = parse_source(found[0], data, sustain=settings.tokens.sustain)
+        return encode(score, vocabulary, chords=settings.tokens.chords)
+    except RejectError as error:
+        raise RejectError(error.reason, f"{source}: {error.message}") from None
 
 
 @console.reports_errors
@@ -63,22 +66,33 @@ def midi2txt_command(
 @console.reports_errors
 def txt2midi_command(
     source: Annotated[Path, typer.Argument(metavar="SONG.txt", help="HID text.")],
-    out: Annotated[Path | None, typer.Argument(metavar="OUT.mid", help="By default SONG.mid beside it.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT.mid", help="By default SONG.mid, where there is none.")
+    ] = None,
+    config: options.Config = None,
+    overrides: options.Overrides = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write HID text as a MIDI file."""
-    from meloformer.errors import InputError
+    from meloformer.errors import InputError, OutputError, TextError
     from meloformer.midi.write import write_midi
+    from meloformer.settings import load_settings
     from meloformer.tokens.decode import decode
     from meloformer.tokens.text import from_text
 
+    load_settings(config, overrides)  # no setting matters here, but a wrong one is not passed over
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from None
-    score = decode(from_text(text))
     target = out or source.with_suffix(".mid")
+    if out is None and target.exists():
+        raise OutputError(f"{target} exists already", "name the file to write")
+    try:
+        score = decode(from_text(text))
+    except TextError as error:
+        raise TextError(f"{source}: {error.message}", error.hint) from None
     write_midi(score, target)
     assert score.chords is not None
     if as_json:

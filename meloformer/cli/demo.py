@@ -34,6 +34,7 @@ def demo_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
     steps: Annotated[int | None, typer.Option("--steps", help="Training steps.")] = None,
     seed: options.Seed = None,
+    config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -46,7 +47,7 @@ def demo_command(
     from meloformer.shards.pipeline import pack_pieces
 
     given = {"training.steps": steps, "training.seed": seed, "generation.seed": seed}
-    settings = load_settings(None, [*RECIPE, *(overrides or [])], given)
+    settings = load_settings(config, overrides, given, recipe=RECIPE)
     console.say("1/3  reading Bach chorales and string quartets of Haydn, Mozart and Beethoven", quiet=quiet)
     with console.progress("pack", quiet=quiet) as bar:
         report = pack_pieces(list(CORPORA), out / "shards", settings, progress=lambda done, total: bar(done, total, ""))

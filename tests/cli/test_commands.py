@@ -1,0 +1,124 @@
+"""Every command on small music: what it prints, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mido
+import pytest
+
+from meloformer.midi.read import read_midi
+from meloformer.midi.write import write_midi
+from meloformer.tokens.encode import encode
+from meloformer.tokens.grammar import grammar_errors
+from meloformer.tokens.quantise import quantise
+from meloformer.tokens.vocabulary import Vocabulary
+from tests.cli.conftest import Run
+
+
+def result_of(run: Run, *arguments: str | Path) -> dict:
+    """The one JSON object of a command that succeeds."""
+    done = run(*arguments, "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_a_folder_of_songs_becomes_a_run_and_a_run_becomes_music(meloformer: Run, songs: Path, tmp_path: Path) -> None:
+    packed = result_of(meloformer, "pack", songs, "--set", "pack.val_share=0.2")
+    assert packed["inputs"] == 12 == packed["kept"] + packed["rejected"]
+    assert sum(split["num_documents"] for split in packed["splits"].values()) == packed["kept"]
+
+    size = ("--size", "tiny", "--seq-len", "256")
+    plan = result_of(meloformer, "train", *size, "--steps", "3", "--dry-run")
+    assert plan["parameters"]["total"] > 1_000_000
+    assert not (tmp_path / "runs").exists()
+
+    trained = result_of(meloformer, "train", *size, "--steps", "3")
+    run = tmp_path / trained["run"]
+    assert {path.name for path in run.iterdir()} >= {"settings.toml", "vocab.json", "metrics.jsonl", "loss.png"}
+    assert trained["validation"]["nats_per_note"] > 0
+
+    made = result_of(meloformer, "generate", "--bars", "5", "--num", "2", "--seed", "4", "--meter", "3/4")
+    assert len(made["pieces"]) == 2
+    for piece in made["pieces"]:
+        path = tmp_path / piece["file"]
+        mido.MidiFile(path)
+        score = quantise(read_midi(path))
+        assert score.chords is not None
+        assert len(score.chords) == 5 == piece["bars"]
+        assert not grammar_errors(encode(score), Vocabulary.default())
+
+    resumed = meloformer("train", "--out", trained["run"], "--resume", "--steps", "4")
+    assert resumed.returncode == 0, resumed.stderr
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "loss" in line]
+    assert max(steps) == 4
+
+
+def test_filter_and_tokenize_hand_over_to_pack(meloformer: Run, songs: Path, tmp_path: Path) -> None:
+    kept = result_of(meloformer, "filter", songs, "--out", "kept")
+    lines = (tmp_path / "kept" / "manifest.jsonl").read_text().splitlines()
+    assert len(lines) == 12
+    assert sum(json.loads(line)["keep"] for line in lines) == kept["kept"]
+    tokens = result_of(meloformer, "tokenize", songs, "--out", "tokens")
+    assert tokens["kept"] == 12
+    by_way_of = [result_of(meloformer, "pack", source, "--out", f"from-{source}") for source in ("kept", "tokens")]
+    straight = result_of(meloformer, "pack", songs, "--out", "straight")
+    assert {record["num_tokens"] for record in (*by_way_of, straight)} == {straight["num_tokens"]}
+
+
+def test_a_pruned_vocabulary_serves_pack(meloformer: Run, songs: Path, tmp_path: Path) -> None:
+    built = result_of(meloformer, "build-vocab", songs, "--out", "vocab.json", "--prune")
+    small = Vocabulary.load(tmp_path / "vocab.json")
+    assert len(small) == built["tokens"] < len(Vocabulary.default())
+    packed = result_of(meloformer, "pack", songs, "--vocab", "vocab.json")
+    assert packed["kept"] + packed["rejected"] == 12
+    assert Vocabulary.load(tmp_path / "shards" / "vocab.json").sha256 == small.sha256
+
+
+def test_text_and_music_are_two_forms_of_one_piece(meloformer: Run, songs: Path, tmp_path: Path) -> None:
+    song = songs / "song00.mid"
+    assert meloformer("midi2txt", song, "song.txt").returncode == 0
+    assert meloformer("txt2midi", "song.txt", "back.mid").returncode == 0
+    assert quantise(read_midi(tmp_path / "back.mid")) == quantise(read_midi(song))
+    printed = meloformer("midi2txt", song).stdout
+    assert printed == (tmp_path / "song.txt").read_text()
+
+
+def test_tokenize_prints_the_tokens_of_one_file(meloformer: Run, songs: Path) -> None:
+    printed = meloformer("tokenize", songs / "song00.mid").stdout.split()
+    ids = encode(read_midi(songs / "song00.mid"))
+    assert printed == [Vocabulary.default().names[number] for number in ids]
+
+
+def test_bench_measures_a_step(meloformer: Run) -> None:
+    measured = result_of(meloformer, "bench", "--size", "tiny", "--seq-len", "128", "--repeats", "2", "--device", "cpu")
+    assert measured["tokens_per_second"] == pytest.approx(measured["tokens"] / measured["step_seconds"], rel=1e-3)
+    assert measured["weights_bytes"] == 4 * measured["parameters"]
+
+
+def test_progress_is_plain_lines_where_stderr_is_no_terminal(meloformer: Run, songs: Path) -> None:
+    done = meloformer("pack", songs)
+    assert "pack 12/12" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_tables_fit_into_eighty_columns(meloformer: Run, songs: Path) -> None:
+    done = meloformer("pack", songs)
+    assert done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_every_real_file_is_accounted_for(meloformer: Run, malformed_files: list[Path], tmp_path: Path) -> None:
+    folder = malformed_files[0].parents[1]
+    packed = result_of(meloformer, "pack", folder)
+    assert packed["inputs"] == packed["kept"] + packed["rejected"]
+    assert sum(packed["rejects"].values()) == packed["rejected"] > 0
+    assert len((tmp_path / "shards" / "rejects.jsonl").read_text().splitlines()) == packed["rejected"]
+
+
+def test_music_that_was_read_can_be_written_again(songs: Path, tmp_path: Path) -> None:
+    score = quantise(read_midi(songs / "song03.mid"))
+    write_midi(score, tmp_path / "again.mid")
+    assert quantise(read_midi(tmp_path / "again.mid")) == score
