@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from meloformer.generation.constraints import Wishes, allowed_tokens, make_wishes
+from meloformer.generation.context import latest_context
 from meloformer.generation.sampling import sample, token_probabilities
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import GenerationSettings, checked
 from meloformer.tokens.grammar import GrammarState
-from meloformer.tokens.vocabulary import BOS, SEP, TokenType
+from meloformer.tokens.vocabulary import BOS, TokenType
 
-PREFIX_LENGTH = 3
-"""SEP METER TEMPO, which open a piece that goes on."""
 Progress = Callable[[int, int], None]
 """Called with the bars written so far and the bars of all pieces."""
 
@@ -29,14 +29,11 @@ class _Piece:
         self.wishes = wishes
         self.rng = rng
         self.state = GrammarState(self.vocabulary)
-        self.ids: list[int] = []
-        self.bar_lines: list[int] = []
+        self.ids = array("H")
         self.append(BOS)
 
     def append(self, token_id: int) -> None:
         """Take one token."""
-        if self.vocabulary.types[token_id] == TokenType.CHORD:
-            self.bar_lines.append(len(self.ids))
         self.state.advance(token_id)
         self.ids.append(token_id)
 
@@ -45,18 +42,8 @@ class _Piece:
         return self.state.last == TokenType.EOS
 
     def context(self, length: int) -> np.ndarray:
-        """The latest whole bars that fit into ``length`` tokens, opened as a row of training data would be."""
-        if len(self.ids) <= length:
-            return np.array(self.ids)
-        room = length - PREFIX_LENGTH
-        earliest = len(self.ids) - room
-        start = next((line for line in self.bar_lines if line >= earliest), earliest)
-        return np.array([SEP, *self._in_force_before(start), *self.ids[start:]])
-
-    def _in_force_before(self, start: int) -> list[int]:
-        """Ids of the meter and the tempo in force where the context begins."""
-        types = self.vocabulary.types[self.ids[:start]]
-        return [self.ids[int(np.flatnonzero(types == kind)[-1])] for kind in (TokenType.METER, TokenType.TEMPO)]
+        """What the model sees of it, at most ``length`` tokens."""
+        return latest_context(np.array(self.ids), length, self.vocabulary)
 
 
 @torch.inference_mode()

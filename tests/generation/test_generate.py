@@ -85,6 +85,8 @@ def test_a_piece_is_the_same_alone_and_among_others(model: mf.MeloFormer) -> Non
     together = mf.generate(model, num=3, seed=5, settings=SHORT)
     alone = mf.generate(model, num=1, seed=5, settings=SHORT)
     assert np.array_equal(together[0], alone[0])
+    two = mf.generate(model, num=2, seed=5, settings=SHORT)
+    assert all(np.array_equal(one, other) for one, other in zip(two, together[:2], strict=True))
     assert not np.array_equal(together[0], together[1])
     assert not np.array_equal(mf.generate(model, seed=6, settings=SHORT)[0], alone[0])
 
