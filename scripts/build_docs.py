@@ -17,60 +17,62 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from typer.models import ArgumentInfo, OptionInfo
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(ROOT))  # this checkout's package, wherever another may be installed
 NOTICE = "<!-- Written by `make docs` from the code; edit the code instead. -->"
 
 
 def commands_page() -> str:
-    """Every command with its arguments and options, from the functions that implement them."""
-    from meloformer.cli import COMMANDS
+    """Every command with its arguments and options, from the Typer app as it runs."""
+    from typer.main import get_command
 
+    from meloformer.cli import app
+
+    group: Any = get_command(app)
     lines = ["# Commands", "", NOTICE, "", "`meloformer COMMAND`, or `python -m meloformer COMMAND`.", ""]
     lines += [
         "Results go to stdout; progress, remarks and errors to stderr. Exit code: 0 done; 1 an error that you can fix, "
         "told in one line with the next command; 2 wrong usage; 70 a bug (`MELOFORMER_DEBUG=1` shows where); "
         "130 interrupted.",
         "",
+        "Every command also has `--help`, or `-h`.",
+        "",
     ]
-    for name, function in COMMANDS.items():
-        lines += _command_section(name, function)
+    for name, command in group.commands.items():
+        lines += _command_section(name, command)
     return "\n".join(lines)
 
 
-def _command_section(name: str, function: Callable[..., Any]) -> list[str]:
+def _command_section(name: str, command: Any) -> list[str]:
     arguments, rows = [], []
-    for parameter, hint in typing.get_type_hints(function, include_extras=True).items():
-        infos = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, ArgumentInfo | OptionInfo)]
-        if not infos:
+    hints = typing.get_type_hints(command.callback)
+    for parameter in command.params:
+        if parameter.hidden or not parameter.help:
             continue
-        default = inspect.signature(function).parameters[parameter].default
-        info, shown = infos[0], infos[0].metavar or parameter.upper()
-        has_default = default not in (inspect.Parameter.empty, None, False)
-        note = f"{info.help} Default: `{default}`." if has_default else str(info.help)
-        if isinstance(info, ArgumentInfo):
-            arguments.append(shown if default is inspect.Parameter.empty else f"[{shown}]")
+        is_argument = parameter.param_type_name == "argument"
+        has_default = parameter.default not in (None, False) and not callable(parameter.default)
+        note = f"{parameter.help} Default: `{parameter.default}`." if has_default else str(parameter.help)
+        if is_argument:
+            shown = parameter.metavar or parameter.name.upper()
+            arguments.append(shown if parameter.required else f"[{shown}]")
             rows.append((f"`{shown}`", note))
         else:
-            is_flag = default is False
-            names = [info.default, *(info.param_decls or ())]  # Typer keeps the first name in ``default``
-            spelled = ", ".join(f"`{word}`" for word in names if isinstance(word, str))
-            value = "" if is_flag else f" `{info.metavar or _kind(hint)}`"
-            rows.append((spelled + value, note))
-    text = " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
-    rest = inspect.cleandoc(function.__doc__ or "").split("\n\n")[1:]
+            value = "" if parameter.is_flag else f" `{parameter.metavar or _kind(hints[parameter.name])}`"
+            rows.append((", ".join(f"`{word}`" for word in parameter.opts) + value, note))
+    paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(command.help or "").split("\n\n")]
+    lines = [f"## {name}", ""]
+    lines += [part for paragraph in paragraphs for part in (paragraph, "")]
     usage = " ".join(["meloformer", name, *arguments, "[OPTIONS]"])
-    lines = [f"## {name}", "", text, ""]
-    lines += [part for paragraph in rest for part in (" ".join(paragraph.split()), "")]
     lines += [f"    {usage}", "", "| | |", "|---|---|"]
     return [*lines, *(f"| {left} | {_cell(right)} |" for left, right in rows), ""]
 
 
 def _kind(hint: Any) -> str:
     """What an option's value is, in capitals."""
-    inner = typing.get_args(hint)[0]
-    kinds = [part for part in (typing.get_args(inner) or (inner,)) if part is not types.NoneType]
+    inner = typing.get_args(hint) or (hint,)
+    kinds = [part for part in inner if part is not types.NoneType]
     return {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}.get(kinds[0], "VALUE")
 
 
@@ -179,7 +181,7 @@ def drawn_masks() -> str:
 
 def attention_page() -> str:
     """docs/attention.md with its drawings made again."""
-    begin, end = "<!-- masks: written by `make docs` -->\n", "<!-- end of masks -->"
+    begin, end = "<!-- drawn: begin -->\n", "<!-- drawn: end -->"
     text = (DOCS / "attention.md").read_text(encoding="utf-8")
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if len(pattern.findall(text)) != 1:
