@@ -74,10 +74,10 @@ def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[remark]}"),
     )  # fmt: skip
-    with Progress(*columns, console=_err) as bar:
+    with Progress(*columns, console=_err, expand=True) as bar:
         task = bar.add_task(escape(label), total=None, rate="", remark="")
 
         def update(done: int, total: int, remark: str = "") -> None:

@@ -31,12 +31,12 @@ class ProgressObserver:
 
     def on_step(self, step: int, metrics: dict[str, float]) -> None:
         """Show the newest loss."""
-        remark = f"loss {metrics['loss']:.3f}, {metrics['tokens_per_second']:,.0f} tokens/s{self._validation}"
+        remark = f"loss {metrics['loss']:.2f}, {metrics['tokens_per_second']:,.0f} tokens/s{self._validation}"
         self._update(step, self._total, remark)
 
     def on_evaluation(self, step: int, validation: Evaluation) -> None:  # noqa: ARG002
         """Keep the newest validation loss."""
-        self._validation = f", validation {validation.per_token:.3f} a token {validation.per_note:.2f} a note"
+        self._validation = f", validation {validation.per_token:.2f}"
 
 
 @console.reports_errors

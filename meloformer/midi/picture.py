@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,19 @@ def piano_roll(score: Score, path: Path, *, title: str = "") -> None:
             _draw_bar_lines(axes, grid)
     _write_chords(notes, score, grid)
     bpm = 60e6 / float(score.tempo_us[0])
-    facts = f"{score.meter_numerator[0]}/{score.meter_denominator[0]}, {bpm:.0f} bpm, {len(grid)} bars"
+    facts = f"{_main_meter(grid)}, {bpm:.0f} bpm, {len(grid)} bars"
     figure.suptitle(f"{title}   ({facts})" if title else facts, fontsize=10)
     (drums or notes).set_xlabel("bar")
     beside = path.with_name(f".{path.name}.part")
     figure.savefig(beside, format="png")
     beside.replace(path)
+
+
+def _main_meter(grid: BarGrid) -> str:
+    """The meter of most bars; a pickup often has another."""
+    meters = Counter(zip(grid.numerator.tolist(), grid.denominator.tolist(), strict=True))
+    numerator, denominator = meters.most_common(1)[0][0]
+    return f"{numerator}/{denominator}"
 
 
 def _draw_notes(axes, score: Score) -> None:
