@@ -12,7 +12,7 @@ from meloformer.tokens.vocabulary import PAD, Vocabulary
 
 
 class BatchLoader:
-    """Rows of ``seq_len`` tokens, ``batch_size`` at a time.
+    """Rows of ``seq_len`` tokens, ``batch_size`` at a time. Long documents are read once to find where to cut them.
 
     Args:
         documents: Of one split.
@@ -20,11 +20,16 @@ class BatchLoader:
         seq_len: Tokens in a row.
         batch_size: Rows in a batch; the last batch of an epoch may have fewer.
         seed: Of the order.
+    Raises:
+        ShardError: A document is damaged; names shard and document.
+        ValueError: ``seq_len`` is below ``packing.MIN_ROW``, or ``batch_size`` below 1.
     """
 
     def __init__(
         self, documents: Documents, vocabulary: Vocabulary, *, seq_len: int, batch_size: int, seed: int = 0
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}")
         self.documents = documents
         self.vocabulary = vocabulary
         self.seq_len = seq_len
@@ -37,6 +42,7 @@ class BatchLoader:
             else:
                 self.fragments += cut_document(documents[number], number, seq_len, vocabulary)
         self._lengths = np.array([len(fragment) for fragment in self.fragments], dtype=np.int64)
+        self._rows: tuple[int, list[list[int]]] | None = None
 
     @property
     def num_targets(self) -> int:
@@ -45,7 +51,9 @@ class BatchLoader:
 
     def rows(self, epoch: int) -> list[list[int]]:
         """The fragments of every row of an epoch."""
-        return pack_rows(self._lengths, self.seq_len, seed=self.seed, epoch=epoch)
+        if self._rows is None or self._rows[0] != epoch:
+            self._rows = epoch, pack_rows(self._lengths, self.seq_len, seed=self.seed, epoch=epoch)
+        return self._rows[1]
 
     def num_batches(self, epoch: int) -> int:
         """Batches in an epoch."""
@@ -75,7 +83,7 @@ class BatchLoader:
     def _fill(self, row: np.ndarray, fragments: list[int]) -> None:
         position = 0
         for fragment in (self.fragments[number] for number in fragments):
-            body = position + len(fragment.prefix)
-            row[position:body] = fragment.prefix
+            body = position + len(fragment.context)
+            row[position:body] = fragment.context
             row[body : position + len(fragment)] = self.documents[fragment.document][fragment.start : fragment.stop]
             position += len(fragment)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from meloformer.settings import Settings
-from meloformer.shards.pipeline import Progress, Report, open_pieces
+from meloformer.shards.inputs import open_pieces
 from meloformer.shards.process import Piece
+from meloformer.shards.report import Progress, Report
 from meloformer.tokens.vocabulary import Vocabulary
 
 
@@ -24,14 +26,14 @@ def count_tokens(
         progress: Told of every file done.
     Returns:
         The vocabulary with counts, and what became of every input.
+    Raises:
+        InputError, ShardError: As for :func:`~meloformer.shards.pipeline.pack_pieces`.
     """
-    pieces, total, vocabulary = open_pieces(arguments, settings, None)
-    counts = np.zeros(len(vocabulary), dtype=np.int64)
+    pieces = open_pieces(arguments, settings)
+    counts = np.zeros(len(pieces.vocabulary), dtype=np.int64)
     report = Report()
-    for done, piece in enumerate(pieces, start=1):
-        report.add(piece)
-        if isinstance(piece, Piece):
-            counts += np.bincount(piece.ids, minlength=len(vocabulary))
-        if progress is not None:
-            progress(done, total)
-    return Vocabulary(vocabulary.names, counts.tolist()), report
+    with closing(pieces.results):
+        for result in report.counted(pieces.results, pieces.total, progress):
+            if isinstance(result, Piece):
+                counts += np.bincount(result.ids, minlength=len(pieces.vocabulary))
+    return Vocabulary(pieces.vocabulary.names, counts.tolist()), report

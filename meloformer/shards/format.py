@@ -1,6 +1,6 @@
 """A shard: an ordinary zstd file in which every document is a frame of its own.
 
-    frame of document 0     uint16 little-endian ids, with a checksum of the content
+    frame of document 0     uint16 little-endian ids, with their size and a checksum of the content
     frame of document 1
     ...
     skippable frame         the seek table: compressed and decompressed size of every frame
@@ -16,6 +16,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import zstandard
@@ -24,19 +25,25 @@ from meloformer.errors import ShardError
 
 SUFFIX = ".hid.zst"
 _ID = np.dtype("<u2")
+_MAX_ID = 2**16 - 1
 _SKIPPABLE_MAGIC = 0x184D2A5E
 _SEEKABLE_MAGIC = 0x8F92EAB1
+_HAS_CHECKSUMS = 0x80  # in the descriptor: every entry of the table has a checksum too
 _HEADER = struct.Struct("<II")
 _FOOTER = struct.Struct("<IBI")
-_AGAIN = "make the shards again with `meloformer pack`"
+AGAIN = "make the shards again with `meloformer pack`"
 
 
 class ShardWriter:
     """Write documents one after another; :meth:`close` writes the seek table, without which it is no shard.
 
+    As a context manager it closes at the end, or, after an exception, leaves a file that no reader takes for a shard.
+
     Args:
         path: The file.
         level: zstd level, 1-22.
+    Raises:
+        OSError: The file cannot be written.
     """
 
     def __init__(self, path: Path, *, level: int) -> None:
@@ -44,29 +51,52 @@ class ShardWriter:
         self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
         self._sizes: list[tuple[int, int]] = []
         self.num_tokens = 0
+        self.num_bytes = 0
+        """Of the file so far."""
 
     def __len__(self) -> int:
         return len(self._sizes)
 
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+
     def add(self, ids: np.ndarray) -> None:
-        """Append one document, (T,) ids below 65,536."""
+        """Append one document.
+
+        Args:
+            ids: (T,) ids from 0 to 65,535.
+        Raises:
+            ValueError: An id does not fit into 16 bits.
+        """
+        if ids.dtype != _ID and len(ids) and not (0 <= int(ids.min()) and int(ids.max()) <= _MAX_ID):
+            raise ValueError(f"ids go from {ids.min()} to {ids.max()}, but a shard holds 0 to {_MAX_ID}")
         raw = np.ascontiguousarray(ids, dtype=_ID).tobytes()
         frame = self._compressor.compress(raw)
-        self._file.write(frame)
+        self._write(frame)
         self._sizes.append((len(frame), len(raw)))
         self.num_tokens += len(ids)
 
     def close(self) -> None:
         """Write the seek table and close the file."""
         table = np.array(self._sizes, dtype="<u4").tobytes()
-        self._file.write(_HEADER.pack(_SKIPPABLE_MAGIC, len(table) + _FOOTER.size))
-        self._file.write(table)
-        self._file.write(_FOOTER.pack(len(self._sizes), 0, _SEEKABLE_MAGIC))
+        self._write(_HEADER.pack(_SKIPPABLE_MAGIC, len(table) + _FOOTER.size))
+        self._write(table)
+        self._write(_FOOTER.pack(len(self._sizes), 0, _SEEKABLE_MAGIC))
         self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.num_bytes += len(data)
 
 
 class Shard:
-    """Random access to the documents of one file.
+    """Random access to the documents of one file. Not for several threads at once: they would share a decompressor.
 
     Args:
         path: The file.
@@ -78,24 +108,30 @@ class Shard:
         self.path = path
         try:
             with path.open("rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise ShardError(f"cannot read the shard {path}: {error}", _AGAIN) from None
+                self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            raise ShardError(f"the shard {path} is missing", AGAIN) from None
+        except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
+            raise ShardError(f"cannot read the shard {path}: {error}", AGAIN) from None
         sizes = self._seek_table()
-        self._offsets = np.concatenate([[0], np.cumsum(sizes[:, 0])])
+        self._offsets = [0, *np.cumsum(sizes[:, 0]).tolist()]
         self.lengths = sizes[:, 1] // _ID.itemsize
         """(N,) int64 number of tokens of every document."""
         self._decompressor = zstandard.ZstdDecompressor()
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return len(self._bytes)
+
     def _seek_table(self) -> np.ndarray:
         """(N, 2) int64 compressed and decompressed sizes."""
         total = len(self._bytes)
-        not_whole = ShardError(f"{self.path} is no shard or was cut short: it has no seek table at its end", _AGAIN)
+        not_whole = ShardError(f"{self.path} is no shard or was cut short: it has no seek table at its end", AGAIN)
         if total < _HEADER.size + _FOOTER.size:
             raise not_whole
         count, descriptor, magic = _FOOTER.unpack(self._bytes[-_FOOTER.size :])
-        # bit 7 of the descriptor: every entry has a checksum too
-        width = 12 if descriptor & 0x80 else 8
+        width = 12 if descriptor & _HAS_CHECKSUMS else 8
         start = total - _FOOTER.size - count * width
         if magic != _SEEKABLE_MAGIC or start < _HEADER.size:
             raise not_whole
@@ -104,14 +140,14 @@ class Shard:
         sizes = table[:, :2].astype(np.int64)
         fits = frame_magic == _SKIPPABLE_MAGIC and frame_size == count * width + _FOOTER.size
         if not fits or int(sizes[:, 0].sum()) != start - _HEADER.size or (sizes[:, 1] % _ID.itemsize).any():
-            raise ShardError(f"{self.path}: the seek table does not fit the file", _AGAIN)
+            raise ShardError(f"{self.path}: the seek table does not fit the file", AGAIN)
         return sizes
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(T,) uint16 ids of one document.
+        """(T,) uint16 ids of one document, read-only.
 
         Raises:
             IndexError: There is no such document.
@@ -120,12 +156,17 @@ class Shard:
         if not 0 <= index < len(self):
             raise IndexError(index)
         frame = self._bytes[self._offsets[index] : self._offsets[index + 1]]
+        wanted = int(self.lengths[index]) * _ID.itemsize
         try:
-            raw = self._decompressor.decompress(frame)
+            # the size first: a damaged header may ask for more memory than there is
+            found = zstandard.frame_content_size(frame)
+            if found != wanted:
+                raise ShardError(
+                    f"{self.path}, document {index}: its frame holds {found} bytes, the seek table says {wanted}", AGAIN
+                )
+            raw = self._decompressor.decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:
-            raise ShardError(f"{self.path}, document {index}: the frame is damaged ({error})", _AGAIN) from None
-        if len(raw) != self.lengths[index] * _ID.itemsize:
-            raise ShardError(f"{self.path}, document {index}: the frame has another length than the table says", _AGAIN)
+            raise ShardError(f"{self.path}, document {index}: the frame is damaged ({error})", AGAIN) from None
         return np.frombuffer(raw, dtype=_ID)
 
     def __iter__(self) -> Iterator[np.ndarray]:

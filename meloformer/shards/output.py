@@ -2,65 +2,77 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from meloformer.errors import OutputError
+from meloformer.shards.manifest import format_of
 
-MANIFEST_FILE = "manifest.json"
+_ELSEWHERE = "choose another --out"
 
 
 @contextmanager
-def output_folder(path: Path, kind: str) -> Iterator[Path]:
+def output_folder(path: Path, kind: str, owns: Collection[str]) -> Iterator[Path]:
     """A new folder to fill; on success it takes the place of ``path``, on any exception it vanishes.
 
     Args:
         path: Final place. An earlier output of the same kind is replaced, anything else is left alone.
         kind: The ``format`` in the manifest that the caller writes.
+        owns: Patterns of the file names that such an output consists of. A folder that holds anything else is not
+            replaced, so that nothing that a user put there is lost.
     Raises:
         OutputError: ``path`` is something else, or cannot be written.
     """
-    _refuse_foreign(path, kind)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place = path.resolve()  # "." has no name, and a link is not what is to be replaced
+        _refuse_foreign(path, kind, owns)
+        beside = place.with_name(f".{place.name}.{os.getpid()}.part")
+        place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte: ValueError; a loop of links: RuntimeError
+        raise _cannot_write(path, error) from None
     try:
         yield beside
-        if path.exists():
-            earlier = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(earlier)
-            beside.rename(path)
+        if place.exists():
+            earlier = place.with_name(f".{place.name}.{os.getpid()}.old")
+            place.rename(earlier)
+            beside.rename(place)
             shutil.rmtree(earlier)
         else:
-            beside.rename(path)
+            beside.rename(place)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+        raise _cannot_write(path, error) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _refuse_foreign(path: Path, kind: str) -> None:
+def _refuse_foreign(path: Path, kind: str, owns: Collection[str]) -> None:
     if not path.exists():
         return
     if not path.is_dir():
-        raise OutputError(f"{path} is a file, not a folder", "choose another --out")
-    if not any(path.iterdir()):
+        raise OutputError(f"{path} is a file, not a folder", _ELSEWHERE)
+    names = sorted(entry.name for entry in path.iterdir())
+    if not names:
         return
-    try:
-        found = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        found = None
+    found = format_of(path)
     if found != kind:
         what = f"holds {found}" if found else "is not empty and was not made by MeloFormer"
-        raise OutputError(f"{path} {what}, so it is not replaced by {kind}", "choose another --out")
+        raise OutputError(f"{path} {what}, so it is not replaced by {kind}", _ELSEWHERE)
+    for name in names:
+        if not any(fnmatchcase(name, pattern) for pattern in owns) or (path / name).is_dir():
+            raise OutputError(
+                f"{path} holds {name}, which is no part of {kind}, so it is not replaced",
+                f"move {name} away, or {_ELSEWHERE}",
+            )
+
+
+def _cannot_write(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,11 +81,14 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: The path cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        place = path.resolve()
+        beside = place.with_name(f".{place.name}.{os.getpid()}.part")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_write(path, error) from None
     try:
         beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        beside.replace(place)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+        beside.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from None

@@ -1,20 +1,29 @@
-"""Documents -> rows of one length: cut at bar lines what is too long, then pack best fit.
+"""Documents -> rows of one length: cut what is too long, at bar lines where possible, then pack best fit.
 
-Every token of every document is a target exactly once an epoch. A piece that was cut goes on in another row as
-``SEP METER TEMPO`` and what follows the cut; those three say what is in force and are no targets.
+Every token of every document but its BOS is a target exactly once an epoch. A piece that was cut goes on in another row
+behind a few ids of context, which are no targets; :func:`~meloformer.tokens.attributes.attributes` knows them:
+
+    SEP METER TEMPO                     the next bar begins: what is in force
+    SEP CHORD METER TEMPO INSTRUMENT    the bar and its cell go on: only where a bar is longer than a row
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 
-from meloformer.tokens.vocabulary import SEP, TokenType, Vocabulary
+from meloformer.tokens.vocabulary import BOS, SEP, TokenType, Vocabulary
 
-PREFIX_LENGTH = 3
-"""SEP METER TEMPO."""
+BEFORE_BAR = (TokenType.METER, TokenType.TEMPO)
+INSIDE_BAR = (TokenType.CHORD, TokenType.METER, TokenType.TEMPO, TokenType.INSTRUMENT)
+"""Types of the context behind SEP."""
+MIN_ROW = 16
+"""So that behind any context there is a place to cut in reach."""
+_PAST_FIRST_CELL = 6
+"""BOS CHORD METER TEMPO INSTRUMENT T: the first onset of a bar is nearer than that, and a cut there wins nothing."""
 
 
 @dataclass(frozen=True)
@@ -25,42 +34,56 @@ class Fragment:
     start: int
     stop: int
     """Token range of the document."""
-    prefix: tuple[int, ...]
+    context: tuple[int, ...]
     """Ids written in front of it; none at the start of a document."""
 
     def __len__(self) -> int:
-        return len(self.prefix) + self.stop - self.start
+        return len(self.context) + self.stop - self.start
 
 
 def cut_document(ids: np.ndarray, document: int, seq_len: int, vocabulary: Vocabulary) -> list[Fragment]:
     """Cut a document into fragments of at most ``seq_len`` tokens.
 
-    The cut is at a bar line where one lies in reach; a bar longer than a row is cut before an instrument, or else
-    anywhere.
+    A cut is at the last bar line in reach. In a bar longer than a row it is at the last cell in reach, behind its
+    INSTRUMENT, or else in front of the last onset, or else of the last pitch: never inside a note.
 
     Args:
-        ids: (T,) ids, from BOS to EOS.
+        ids: (T,) ids of a HID document, from BOS to EOS.
         document: Its number.
-        seq_len: Longest fragment, prefix included; more than ``PREFIX_LENGTH``.
+        seq_len: Longest fragment, context included; at least ``MIN_ROW``.
         vocabulary: Of the ids.
+    Raises:
+        ValueError: ``seq_len`` is too small, or the ids are no document.
     """
+    if seq_len < MIN_ROW:
+        raise ValueError(f"rows of {seq_len} tokens are too short, the least is {MIN_ROW}")
     if len(ids) <= seq_len:
         return [Fragment(document, 0, len(ids), ())]
     types = vocabulary.types[ids]
-    bar_lines, cells = np.flatnonzero(types == TokenType.CHORD), np.flatnonzero(types == TokenType.INSTRUMENT)
-    meters, tempos = np.flatnonzero(types == TokenType.METER), np.flatnonzero(types == TokenType.TEMPO)
+    places = {kind: np.flatnonzero(types == kind) for kind in (*INSIDE_BAR, TokenType.ONSET, TokenType.PITCH)}
+    bar_lines = places[TokenType.CHORD][1:] if ids[0] == BOS else places[TokenType.CHORD]
+    pitches = places[TokenType.PITCH]
+    choices = (
+        (bar_lines, 1),
+        (places[TokenType.INSTRUMENT] + 1, _PAST_FIRST_CELL),
+        (places[TokenType.ONSET], _PAST_FIRST_CELL),
+        (pitches[types[pitches - 1] != TokenType.ONSET], 1),
+    )
     fragments: list[Fragment] = []
-    start, prefix = 0, ()
-    while start < len(ids):
-        reach = start + seq_len - len(prefix)
-        stop = len(ids)
-        if reach < len(ids):
-            stop = _last_between(bar_lines, start + 1, reach) or _last_between(cells, start + 1, reach) or reach
-        fragments.append(Fragment(document, start, stop, prefix))
+    start, context = 0, ()
+    while start + seq_len - len(context) < len(ids):
+        reach = start + seq_len - len(context)
+        cuts = (_last_between(where, start + least, reach) for where, least in choices)
+        stop = next((cut for cut in cuts if cut is not None), None)
+        if stop is None:
+            raise ValueError(
+                f"ids {start} to {reach} of document {document} have no place to cut: it is no HID document"
+            )
+        fragments.append(Fragment(document, start, stop, context))
+        kinds = BEFORE_BAR if types[stop] == TokenType.CHORD else INSIDE_BAR
+        context = (SEP, *(int(ids[_last_between(places[kind], 0, stop - 1)]) for kind in kinds))
         start = stop
-        in_force = [int(ids[places[np.searchsorted(places, start) - 1]]) for places in (meters, tempos)]
-        prefix = (SEP, *in_force)
-    return fragments
+    return [*fragments, Fragment(document, start, len(ids), context)]
 
 
 def _last_between(places: np.ndarray, low: int, high: int) -> int | None:
@@ -78,23 +101,34 @@ def pack_rows(lengths: np.ndarray, seq_len: int, *, seed: int, epoch: int) -> li
         seed, epoch: Choose among equals, and the order of the rows.
     Returns:
         For every row the numbers of its fragments; each fragment stands in one row.
+    Raises:
+        ValueError: A fragment is longer than a row.
     """
+    if len(lengths) and int(lengths.max()) > seq_len:
+        raise ValueError(f"a fragment of {lengths.max()} tokens does not fit into a row of {seq_len}")
     rng = np.random.default_rng([seed, epoch])
     shuffled = rng.permutation(len(lengths))
     order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, row), sorted; full rows leave it
-    for fragment in order.tolist():
-        length = int(lengths[fragment])
-        at = bisect_left(room, (length, -1))
-        if at == len(room):
+    rows_with: dict[int, list[int]] = {}  # room that is left -> heap of the rows that have it
+    rooms: list[int] = []  # its keys, sorted: at most seq_len of them, however many rows are open
+    for fragment, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        at = bisect_left(rooms, length)
+        if at == len(rooms):
+            row, room = len(rows), seq_len
             rows.append([])
-            left, row = seq_len, len(rows) - 1
         else:
-            left, row = room.pop(at)
+            room = rooms[at]
+            row = heappop(rows_with[room])
+            if not rows_with[room]:
+                del rows_with[room], rooms[at]
         rows[row].append(fragment)
-        if left > length:
-            insort(room, (left - length, row))
+        room -= length
+        if room:
+            if room not in rows_with:
+                rows_with[room] = []
+                insort(rooms, room)
+            heappush(rows_with[room], row)
     for row in rows:
         rng.shuffle(row)
     return [rows[index] for index in rng.permutation(len(rows))]

@@ -3,7 +3,8 @@
 Training, generation and text all use :func:`attributes`; nothing but ids is stored.
 
 A *row* is documents one after another, each opened by ``BOS``, and ``PAD`` to the end. A piece that continues from
-an earlier row opens with ``SEP METER TEMPO`` instead: what is in force, as context and not as targets.
+an earlier row opens instead with context, which is no target: ``SEP METER TEMPO`` at a bar line, what is in force; or
+``SEP CHORD METER TEMPO INSTRUMENT`` inside a bar that was longer than a row, whose bar and cell go on.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Attributes:
     """(T,) steps from the start of the document: the note's onset, the bar's start for CHORD METER TEMPO INSTRUMENT,
     the end of the piece for EOS; 0 for BOS, SEP and PAD."""
     is_target: np.ndarray
-    """(T,) bool, whether a model is to predict this token: not PAD, BOS, SEP, nor the METER and TEMPO of a SEP."""
+    """(T,) bool, whether a model is to predict this token: not PAD, BOS, SEP, nor the context behind a SEP."""
     bar_document: np.ndarray
     """(M,) document of every bar slot."""
     bar_first: np.ndarray
@@ -91,7 +92,8 @@ def attributes(row: np.ndarray, vocabulary: Vocabulary) -> Attributes:
     bar_start, bar_end_time = _bar_times(types, values, document, bar_last, bar_document)
     is_end = types == TokenType.EOS
     time = np.where(is_end, bar_end_time[bar], bar_start[bar] + np.maximum(onset, 0))
-    is_prefix = before_chord & np.isin(types, (TokenType.METER, TokenType.TEMPO))
+    is_context = before_chord & np.isin(types, (TokenType.METER, TokenType.TEMPO))
+    is_context[_of_reopened_bars(types)] = True
     return Attributes(
         type=types,
         document=document,
@@ -101,7 +103,7 @@ def attributes(row: np.ndarray, vocabulary: Vocabulary) -> Attributes:
         onset=onset,
         pitch=pitch,
         time=np.where(is_pad, 0, time),
-        is_target=~(np.isin(types, (TokenType.PAD, TokenType.BOS, TokenType.SEP)) | is_prefix),
+        is_target=~(np.isin(types, (TokenType.PAD, TokenType.BOS, TokenType.SEP)) | is_context),
         bar_document=bar_document,
         bar_first=bar_first,
         bar_last=bar_last,
@@ -113,6 +115,13 @@ def _note_starts(types: np.ndarray) -> np.ndarray:
     """(T,) bool: the first token of a note, its onset or, where that is left out, its pitch."""
     after_onset = np.append(False, types[:-1] == TokenType.ONSET)
     return (types == TokenType.ONSET) | ((types == TokenType.PITCH) & ~after_onset)
+
+
+def _of_reopened_bars(types: np.ndarray) -> np.ndarray:
+    """Positions of the CHORD METER TEMPO INSTRUMENT behind every SEP that a CHORD follows."""
+    chord = np.flatnonzero((types[1:] == TokenType.CHORD) & (types[:-1] == TokenType.SEP)) + 1
+    positions = (chord[:, None] + np.arange(4)).reshape(-1)
+    return positions[positions < len(types)]
 
 
 def _documents_and_bars(

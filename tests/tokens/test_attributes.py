@@ -46,6 +46,16 @@ ROW = """
    4/4     1  4  129  -1  -1  -1  24  1
    #1      1  4    1  -1  -1  -1  24  1
    T2      1  4    1   5   2  -1  26  1
+   SEP     2  5  129  -1  -1  -1   0  0
+   A:min   2  5  129  -1  -1  -1   0  0
+   3/4     2  5  129  -1  -1  -1   0  0
+   120     2  5  129  -1  -1  -1   0  0
+   #1      2  5    1  -1  -1  -1   0  0
+   T4      2  5    1   6   4  -1   4  1
+   P60     2  5    1   6   4  60   4  1
+   #2      2  5    2  -1  -1  -1   0  1
+   C:maj   2  6  129  -1  -1  -1  36  1
+   2/4     2  6  129  -1  -1  -1  36  1
    PAD    -1 -1  129  -1  -1  -1   0  0
    PAD    -1 -1  129  -1  -1  -1   0  0
 """
@@ -59,10 +69,10 @@ def test_a_row_written_out_by_hand() -> None:
     names = ("document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target")
     for name, column in zip(names, expected, strict=True):
         assert getattr(facts, name).tolist() == column.tolist(), name
-    assert facts.bar_document.tolist() == [0, 0, 0, 1, 1]
-    assert facts.bar_first.tolist() == [0, 17, 23, 25, 29]
-    assert facts.bar_last.tolist() == [16, 22, 24, 28, 32]
-    assert facts.bar_end_time.tolist() == [36, 72, 108, 24, 72]
+    assert facts.bar_document.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert facts.bar_first.tolist() == [0, 17, 23, 25, 29, 33, 41]
+    assert facts.bar_last.tolist() == [16, 22, 24, 28, 32, 40, 42]
+    assert facts.bar_end_time.tolist() == [36, 72, 108, 24, 72, 36, 60]
 
 
 @given(documents(), documents())
