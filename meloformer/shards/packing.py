@@ -3,8 +3,8 @@
 Every token of every document but its BOS is a target exactly once an epoch. A piece that was cut goes on in another row
 behind a few ids of context, which are no targets; :func:`~meloformer.tokens.attributes.attributes` knows them:
 
-    SEP METER TEMPO                     the next bar begins: what is in force
-    SEP CHORD METER TEMPO INSTRUMENT    the bar and its cell go on: only where a bar is longer than a row
+    SEP METER TEMPO                           the next bar begins: what is in force
+    SEP CHORD METER TEMPO INSTRUMENT ONSET    the bar, its cell and its onset go on: only in a bar longer than a row
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from meloformer.tokens.vocabulary import BOS, SEP, TokenType, Vocabulary
 
 BEFORE_BAR = (TokenType.METER, TokenType.TEMPO)
-INSIDE_BAR = (TokenType.CHORD, TokenType.METER, TokenType.TEMPO, TokenType.INSTRUMENT)
+INSIDE_BAR = (TokenType.CHORD, TokenType.METER, TokenType.TEMPO, TokenType.INSTRUMENT, TokenType.ONSET)
 """Types of the context behind SEP."""
 MIN_ROW = 16
 """So that behind any context there is a place to cut in reach."""
-_PAST_FIRST_CELL = 6
-"""BOS CHORD METER TEMPO INSTRUMENT T: the first onset of a bar is nearer than that, and a cut there wins nothing."""
+_PAST_FIRST_NOTE = 7
+"""BOS CHORD METER TEMPO INSTRUMENT T P: the first pitch of a bar is nearer than that, and a cut there wins nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Fragment:
 def cut_document(ids: np.ndarray, document: int, seq_len: int, vocabulary: Vocabulary) -> list[Fragment]:
     """Cut a document into fragments of at most ``seq_len`` tokens.
 
-    A cut is at the last bar line in reach. In a bar longer than a row it is at the last cell in reach, behind its
-    INSTRUMENT, or else in front of the last onset, or else of the last pitch: never inside a note.
+    A cut is at the last bar line in reach. A bar longer than a row is cut in front of a pitch: the first of a cell, or
+    else the first of an onset, or else any, and of these the last in reach. Its T is predicted where it stands, and
+    repeated as context.
 
     Args:
         ids: (T,) ids of a HID document, from BOS to EOS.
@@ -60,14 +61,13 @@ def cut_document(ids: np.ndarray, document: int, seq_len: int, vocabulary: Vocab
     if len(ids) <= seq_len:
         return [Fragment(document, 0, len(ids), ())]
     types = vocabulary.types[ids]
-    places = {kind: np.flatnonzero(types == kind) for kind in (*INSIDE_BAR, TokenType.ONSET, TokenType.PITCH)}
+    places = {kind: np.flatnonzero(types == kind) for kind in (*INSIDE_BAR, TokenType.PITCH)}
     bar_lines = places[TokenType.CHORD][1:] if ids[0] == BOS else places[TokenType.CHORD]
-    pitches = places[TokenType.PITCH]
     choices = (
         (bar_lines, 1),
-        (places[TokenType.INSTRUMENT] + 1, _PAST_FIRST_CELL),
-        (places[TokenType.ONSET], _PAST_FIRST_CELL),
-        (pitches[types[pitches - 1] != TokenType.ONSET], 1),
+        (places[TokenType.INSTRUMENT] + 2, _PAST_FIRST_NOTE),
+        (places[TokenType.ONSET] + 1, _PAST_FIRST_NOTE),
+        (places[TokenType.PITCH], 1),
     )
     fragments: list[Fragment] = []
     start, context = 0, ()

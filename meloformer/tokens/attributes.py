@@ -4,7 +4,7 @@ Training, generation and text all use :func:`attributes`; nothing but ids is sto
 
 A *row* is documents one after another, each opened by ``BOS``, and ``PAD`` to the end. A piece that continues from
 an earlier row opens instead with context, which is no target: ``SEP METER TEMPO`` at a bar line, what is in force; or
-``SEP CHORD METER TEMPO INSTRUMENT`` inside a bar that was longer than a row, whose bar and cell go on.
+``SEP CHORD METER TEMPO INSTRUMENT ONSET`` inside a bar that was longer than a row, where bar, cell and onset go on.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def _note_starts(types: np.ndarray) -> np.ndarray:
 
 
 def _of_reopened_bars(types: np.ndarray) -> np.ndarray:
-    """Positions of the CHORD METER TEMPO INSTRUMENT behind every SEP that a CHORD follows."""
+    """Positions of the CHORD METER TEMPO INSTRUMENT ONSET behind every SEP that a CHORD follows."""
     chord = np.flatnonzero((types[1:] == TokenType.CHORD) & (types[:-1] == TokenType.SEP)) + 1
-    positions = (chord[:, None] + np.arange(4)).reshape(-1)
+    positions = (chord[:, None] + np.arange(5)).reshape(-1)
     return positions[positions < len(types)]
 
 
