@@ -36,10 +36,10 @@ def find_sources(arguments: Sequence[str | Path]) -> list[Source]:
     """
     found: dict[str, Source] = {}
     for argument in arguments:
-        before = len(found)
-        for source in _sources_of(str(argument)):
+        sources = list(_sources_of(str(argument)))
+        for source in sources:
             found.setdefault(source.name if len(arguments) == 1 else f"{argument}/{source.name}", source)
-        if len(found) == before:
+        if not sources:
             kinds = " ".join((*MIDI_SUFFIXES, *SCORE_SUFFIXES))
             raise InputError(f"there is no music in {argument} (looked for {kinds})")
     return [Source(name, found[name].path) for name in sorted(found)]
@@ -59,11 +59,21 @@ def _sources_of(argument: str) -> Iterator[Source]:
     def refuse(error: OSError) -> None:
         raise InputError(f"cannot read the folder {error.filename}: {error.strerror}")
 
-    for folder, _, names in os.walk(path, onerror=refuse, followlinks=True):
+    for folder, subfolders, names in os.walk(path, onerror=refuse, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not _leads_back(Path(folder, name), path)]
         for name in names:
             if name.lower().endswith((*MIDI_SUFFIXES, *SCORE_SUFFIXES)) and not name.startswith("."):
                 file = Path(folder, name)
                 yield Source(file.relative_to(path).as_posix(), file)
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Whether a folder is a link to one of those between it and ``root``, so that a walk would never end."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    between = [parent for parent in folder.parents if parent == root or root in parent.parents]
+    return any(parent.resolve() == target for parent in between)
 
 
 def _corpus_sources(name: str) -> Iterator[Source]:
