@@ -82,7 +82,7 @@ def _corpus_sources(name: str) -> Iterator[Source]:
 
     folder, _, work = name.partition("/")
     root = Path(next(iter(CoreCorpus().getPaths()))).parents[0]
-    paths = [Path(path) for path in corpus.getComposer(folder)]
+    paths = [Path(path) for path in corpus.getComposer(folder)] if folder else []
     wanted = [path for path in paths if path.suffix.lower() in SCORE_SUFFIXES and (not work or path.stem == work)]
     if not wanted:
         raise InputError(
