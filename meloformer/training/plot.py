@@ -6,11 +6,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from meloformer.errors import OutputError
 from meloformer.training.loss import Evaluation
 
-SMOOTHING = 0.05
-"""Weight of the newest step in the drawn moving average."""
+SMOOTHING = 50
+"""The smoothed curve averages one step in this many on either side: it must not lag behind the loss where it falls."""
 
 
 def plot_losses(metrics: Path, picture: Path, baseline: Evaluation | None) -> None:
@@ -33,7 +35,7 @@ def plot_losses(metrics: Path, picture: Path, baseline: Evaluation | None) -> No
     if training:
         steps, losses = zip(*training, strict=True)
         axes.plot(steps, losses, color="#b8c4d6", linewidth=0.8, label="training")
-        axes.plot(steps, _smoothed(list(losses)), color="#33518a", linewidth=1.6, label="training, smoothed")
+        axes.plot(steps, smoothed(np.array(losses)), color="#33518a", linewidth=1.6, label="training, smoothed")
     if validation:
         steps, losses = zip(*validation, strict=True)
         axes.plot(steps, losses, color="#c8452f", marker="o", markersize=3.5, label="validation")
@@ -61,9 +63,9 @@ def plot_losses(metrics: Path, picture: Path, baseline: Evaluation | None) -> No
         raise OutputError(f"cannot write {picture}: {error.strerror or error}") from None
 
 
-def _smoothed(values: list[float]) -> list[float]:
-    """Exponential moving average that starts at the first value."""
-    result = values[:1]
-    for value in values[1:]:
-        result.append(result[-1] + SMOOTHING * (value - result[-1]))
-    return result
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """(N,) mean over a window around each value, narrower towards both ends."""
+    places = np.arange(len(values))
+    reach = np.minimum(len(values) // SMOOTHING, np.minimum(places, places[::-1]))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
 from meloformer.tokens.vocabulary import NUM_TOKEN_TYPES, TokenType
 from meloformer.training.loss import Evaluation
-from meloformer.training.plot import plot_losses
+from meloformer.training.plot import plot_losses, smoothed
 
 
 def logged(folder: Path, *, validated: bool) -> Path:
@@ -49,3 +50,11 @@ def test_a_run_that_took_no_step_has_an_empty_picture(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png", None)
     assert imread(tmp_path / "loss.png").ndim == 3
+
+
+def test_smoothing_neither_lags_nor_bends_a_straight_line() -> None:
+    line = np.linspace(7.0, 2.0, 301)
+    assert smoothed(line) == pytest.approx(line)
+    noise = np.random.default_rng(0).normal(size=301)
+    assert smoothed(line + noise)[20:-20] == pytest.approx(line[20:-20], abs=1.2)
+    assert np.abs(np.diff(smoothed(noise)))[20:-20].max() < 0.5 * np.abs(np.diff(noise)).max()
