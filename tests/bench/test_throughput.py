@@ -19,15 +19,18 @@ from meloformer.tokens.encode import encode
 from meloformer.tokens.grammar import grammar_errors
 from meloformer.tokens.vocabulary import Vocabulary
 
+MIB = 2**20
 
-def test_a_measured_step_has_every_part() -> None:
+
+def test_a_measured_step_has_every_part_and_none_of_what_the_caller_holds() -> None:
     settings = load_settings(
         None,
-        ["model.size=tiny", "model.num_layers=1", "bench.seq_len=128", "bench.batch_size=2", "bench.repeats=2",
+        ["model.size=tiny", "model.num_layers=1", "bench.seq_len=512", "bench.batch_size=2", "bench.repeats=2",
          "bench.device=cpu", "training.optimizer=adamw"],
     )  # fmt: skip
+    ballast = np.ones(800 * MIB // 8)
     measured = measure_step(settings)
-    assert measured.tokens == 2 * 127
+    assert measured.tokens == 2 * 511
     assert 0 < measured.step_seconds_min <= measured.step_seconds <= measured.step_seconds_max
     assert measured.cpu_seconds > 0
     assert measured.weights_bytes == 4 * measured.parameters
@@ -35,7 +38,9 @@ def test_a_measured_step_has_every_part() -> None:
     assert 8 * measured.parameters < measured.optimizer_bytes < 8 * measured.parameters + 1000
     parts = measured.weights_bytes + measured.gradients_bytes + measured.optimizer_bytes
     assert measured.peak_bytes == parts + measured.activations_bytes
-    assert measured.activations_bytes > 0
+    logits_bytes = 4 * measured.tokens * len(Vocabulary.default())
+    assert 2 * logits_bytes < measured.activations_bytes  # the logits and their gradient
+    assert measured.peak_bytes < ballast.nbytes / 2
     assert measured.to_dict()["tokens_per_second"] > 0
 
 
