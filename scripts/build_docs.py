@@ -157,18 +157,18 @@ def drawn_masks() -> str:
     import numpy as np
 
     from meloformer.model.batch import Batch
-    from meloformer.model.visibility import draw, finished_mask, own_bar_mask, regular_mask, summary_mask
+    from meloformer.model.visibility import draw, finished_mask, own_bar_mask, regular_masks, summary_mask
     from meloformer.settings import HeadFamily, ModelSettings
     from meloformer.tokens.vocabulary import Vocabulary
 
     names: list[str] = [*PIECE.split()]
     batch = Batch.of([np.array([Vocabulary.default().id_of(name) for name in names])])
     bars = [f"S{bar + 1}" for bar in range(int(batch.bar_document.shape[1]))]
-    settings = ModelSettings.of_size("tiny", bar_offsets=(0, 1))
     drawings = []
     families: tuple[HeadFamily, ...] = ("track", "ensemble", "onset", "pitch", "union")
     for family in families:
-        mask = regular_mask(batch, family, settings)[0]
+        settings = ModelSettings.of_size("tiny", heads={family: 1}, bar_offsets=(0, 1))
+        mask = regular_masks(batch, settings)[family][0]
         drawings.append((f"Regular tokens to regular tokens, `{family}` (bar offsets 0 and 1)", draw(mask, names)))
     rest = (
         ("Regular tokens to finished summaries, in `ensemble` and `union` heads", finished_mask(batch)[0], names, bars),

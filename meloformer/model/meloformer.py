@@ -64,7 +64,7 @@ class MeloFormer(nn.Module):
                 f"the batch has vocabulary {batch.vocabulary_sha256}, the model {self.vocabulary.sha256}",
                 "make it with Batch.of(rows, model.vocabulary)",
             )
-        layout = Layout.of(batch, self.settings)
+        layout = Layout.of(batch, self.settings, self.token_embedding.weight.dtype)
         regular = self.token_embedding(batch.ids) + self.instrument_embedding(batch.instrument)
         summary = self.summary_embedding.expand(*batch.bar_document.shape, -1)
         for layer in self.layers:

@@ -29,18 +29,29 @@ READS_SUMMARIES: tuple[HeadFamily, ...] = ("ensemble", "union")
 """The other families see nothing but their group."""
 
 
-def regular_mask(batch: Batch, family: HeadFamily, settings: ModelSettings) -> Tensor:
-    """(B, T, T) which regular tokens a regular token sees in the heads of one family (phase RR)."""
+def regular_masks(batch: Batch, settings: ModelSettings) -> dict[HeadFamily, Tensor]:
+    """Family of the settings -> (B, T, T) which regular tokens a regular token sees in its heads (phase RR)."""
+    allowed = past_of_document(batch)
+    if settings.type_rule:
+        allowed = allowed & type_rule(batch)
+    return {family: family_rule(batch, family, settings.bar_offsets) & allowed for family in settings.heads}
+
+
+def family_rule(batch: Batch, family: HeadFamily, bar_offsets: tuple[int, ...]) -> Tensor:
+    """(B, T, T) whom a family lets a token see, past and future, in any document; itself always."""
     if family in EQUAL_KEY:
         key = EQUAL_KEY[family](batch)
-        visible = key[:, :, None] == key[:, None, :]
-    else:
-        visible = _in_window(batch, settings.bar_offsets) | (batch.instrument == GLOBAL)[:, None, :]
-        if family == "union":
-            visible = visible | (batch.instrument[:, :, None] == batch.instrument[:, None, :])
-    if settings.type_rule:
-        visible = visible & type_rule(batch)
-    return _within_document(visible, batch)
+        return key[:, :, None] == key[:, None, :]
+    visible = _in_window(batch, bar_offsets) | (batch.instrument == GLOBAL)[:, None, :]
+    if family == "union":
+        visible = visible | (batch.instrument[:, :, None] == batch.instrument[:, None, :])
+    return visible
+
+
+def past_of_document(batch: Batch) -> Tensor:
+    """(B, T, T) the tokens of one document up to a token; PAD sees itself, and nobody sees PAD."""
+    same = (batch.document[:, :, None] == batch.document[:, None, :]) & (batch.document != NO_DOCUMENT)[:, :, None]
+    return same.tril() | _itself(same)
 
 
 def type_rule(batch: Batch) -> Tensor:
@@ -64,8 +75,7 @@ def summary_mask(batch: Batch) -> Tensor:
     """(B, M, M) which summaries a summary sees (phase SS): of its document, up to its own."""
     same = batch.bar_document[:, :, None] == batch.bar_document[:, None, :]
     used = (batch.bar_document != NO_DOCUMENT)[:, :, None]
-    itself = torch.eye(same.shape[1], dtype=torch.bool, device=same.device)
-    return (same & used).tril() | itself
+    return (same & used).tril() | _itself(same)
 
 
 def own_bar_mask(batch: Batch) -> Tensor:
@@ -76,17 +86,15 @@ def own_bar_mask(batch: Batch) -> Tensor:
 
 def _in_window(batch: Batch, bar_offsets: tuple[int, ...]) -> Tensor:
     """(B, T, T) whether the column's bar is one of ``bar_offsets`` bars before the row's."""
-    offset = batch.bar[:, :, None] - batch.bar[:, None, :]
-    wanted = torch.zeros(max(bar_offsets) + 2, dtype=torch.bool, device=offset.device)
-    wanted[list(bar_offsets)] = True
-    return wanted[offset.clamp(-1, max(bar_offsets) + 1)]
+    visible = batch.bar[:, :, None] == batch.bar[:, None, :]
+    for offset in set(bar_offsets) - {0}:
+        visible |= (batch.bar - offset)[:, :, None] == batch.bar[:, None, :]
+    return visible
 
 
-def _within_document(visible: Tensor, batch: Batch) -> Tensor:
-    """The mask cut to the past and to one document. Every token sees itself, PAD nothing else."""
-    same = (batch.document[:, :, None] == batch.document[:, None, :]) & (batch.document != NO_DOCUMENT)[:, :, None]
-    itself = torch.eye(visible.shape[1], dtype=torch.bool, device=visible.device)
-    return (visible & same).tril() | itself
+def _itself(mask: Tensor) -> Tensor:
+    """(N, N) True on the diagonal of a mask of N columns: an empty row would make softmax divide by zero."""
+    return torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
 
 
 def draw(mask: Tensor, rows: list[str], columns: list[str] | None = None) -> str:

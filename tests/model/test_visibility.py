@@ -11,7 +11,7 @@ from meloformer.model.visibility import (
     draw,
     finished_mask,
     own_bar_mask,
-    regular_mask,
+    regular_masks,
     summary_mask,
 )
 from meloformer.settings import HeadFamily, ModelSettings
@@ -57,7 +57,7 @@ def test_every_family_is_what_its_definition_says(family: HeadFamily, type_rule:
     for _ in range(5):
         parts = [random_document(rng, Vocabulary.default(), num_bars=5, max_tokens=40) for _ in range(2)]
         row = np.concatenate([*parts, np.zeros(3, dtype=np.uint16)])
-        mask = regular_mask(Batch.of([row]), family, settings)[0].numpy()
+        mask = regular_masks(Batch.of([row]), settings)[family][0].numpy()
         expected = slow_rule(row, family, offsets=(0, 1, 3), type_rule=type_rule)
         assert np.array_equal(mask, expected)
 
@@ -162,7 +162,7 @@ GOLDEN = {
 @pytest.mark.parametrize("family", list(GOLDEN))
 def test_the_drawn_masks_of_a_small_piece(family: HeadFamily) -> None:
     row = row_of(PIECE)
-    mask = regular_mask(Batch.of([row]), family, ModelSettings.of_size("tiny"))[0]
+    mask = regular_masks(Batch.of([row]), ModelSettings.of_size("tiny"))[family][0]
     names = [Vocabulary.default().names[token_id] for token_id in row]
     drawn = [line.split() for line in draw(mask, names).splitlines()]
     expected = [line.split() for line in GOLDEN[family].strip().splitlines()]
