@@ -63,10 +63,13 @@ class Batch:
             device: Where the tensors go.
         Raises:
             ValueError: There are no rows, one is empty, or one does not fit into ``length`` or ``num_bars``.
+            VocabularyError: An id is not in the vocabulary.
         """
         vocabulary = vocabulary or Vocabulary.default()
         if not rows or not all(len(row) for row in rows):
             raise ValueError("a batch needs rows, and every row at least one token")
+        for row in rows:
+            vocabulary.to_canonical(row)  # raises where an id is not in the vocabulary
         facts = [attributes(row, vocabulary) for row in rows]
         length = length or max(len(row) for row in rows)
         num_bars = num_bars or max(len(row_facts.bar_document) for row_facts in facts)
@@ -91,8 +94,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.type == "Tensor"}
-        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: column.to(device) for name, column in columns.items() if torch.is_tensor(column)})
 
     @property
     def num_targets(self) -> int:

@@ -89,9 +89,9 @@ def attributes(row: np.ndarray, vocabulary: Vocabulary) -> Attributes:
     pitch = _carried(np.where(types == TokenType.PITCH, values, NONE), (types == TokenType.PITCH) | ~is_note)
     bar_first, bar_last = _bounds(bar)
     bar_document = document[bar_first]
-    bar_start, bar_end_time = _bar_times(types, values, document, bar_last, bar_document)
-    is_end = types == TokenType.EOS
-    time = np.where(is_end, bar_end_time[bar], bar_start[bar] + np.maximum(onset, 0))
+    meter_steps = _meter_steps(types, values, document)
+    bar_start, bar_end_time = _bar_times(meter_steps[bar_last], bar_document)
+    time = bar_start[bar] + np.where(types == TokenType.EOS, meter_steps, np.maximum(onset, 0))
     is_context = before_chord & np.isin(types, (TokenType.METER, TokenType.TEMPO))
     is_context[_of_reopened_bars(types)] = True
     return Attributes(
@@ -150,16 +150,17 @@ def _bounds(bar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return edges, np.append(edges[1:], num_tokens) - 1
 
 
-def _bar_times(
-    types: np.ndarray, values: np.ndarray, document: np.ndarray, bar_last: np.ndarray, bar_document: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _meter_steps(types: np.ndarray, values: np.ndarray, document: np.ndarray) -> np.ndarray:
+    """(T,) length in steps of a bar of the latest meter in the document."""
+    meter_index = np.maximum.accumulate(np.where(types == TokenType.METER, np.arange(len(types)), -1))
+    known = (meter_index >= 0) & (document[meter_index] == document)
+    return np.where(known, METER_STEPS[np.where(known, values[meter_index], 0)], _DEFAULT_BAR_STEPS)
+
+
+def _bar_times(bar_steps: np.ndarray, bar_document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(M,) start and end of every bar in steps from the start of its document."""
-    is_meter = types == TokenType.METER
-    meter_index = np.maximum.accumulate(np.where(is_meter, np.arange(len(types)), -1))[bar_last]
-    known = (meter_index >= 0) & (document[meter_index] == bar_document)
-    steps = np.where(known, METER_STEPS[np.where(known, values[meter_index], 0)], _DEFAULT_BAR_STEPS)
-    end = np.cumsum(steps)
-    start = end - steps
+    end = np.cumsum(bar_steps)
+    start = end - bar_steps
     first_of_document = np.append(True, bar_document[1:] != bar_document[:-1])
     origin = np.maximum.accumulate(np.where(first_of_document, start, 0))
     return start - origin, end - origin

@@ -1,18 +1,30 @@
-"""The gate: whatever is changed behind a token, its logits stay, bit for bit, under every setting."""
+"""The gate: whatever is changed behind a token, its logits stay, bit for bit, under every setting.
+
+And its companion: a document's logits do not depend on what else is in the row or in the batch. Both are tried on
+models that are broken on purpose.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
+from torch import Tensor
 
-from meloformer.model import attention
+from meloformer.midi.read import read_midi
+from meloformer.model import attention, visibility
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
-from meloformer.settings import ModelSettings
-from meloformer.tokens.vocabulary import Vocabulary
+from meloformer.settings import HeadFamily, ModelSettings
+from meloformer.tokens.encode import encode
+from meloformer.tokens.vocabulary import BOS, PAD, TokenType, Vocabulary
 from tests.strategies import random_document
 
 ALL_FAMILIES = {"track": 1, "ensemble": 1, "onset": 1, "pitch": 1}
@@ -33,6 +45,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "shared": {"summary_ffn": "shared"},
     "grouped": {"heads": {"track": 2, "union": 2}, "num_kv_heads": 2},
 }
+FAMILIES: tuple[HeadFamily, ...] = ("union", "track", "ensemble", "onset", "pitch")
+SHARES = (0.2, 0.5, 0.75, 0.95)
 
 
 def model_of(**changes: Any) -> MeloFormer:
@@ -51,49 +65,152 @@ def documents(seed: int, count: int, num_bars: int = 6, max_tokens: int = 90) ->
     return [random_document(rng, Vocabulary.default(), num_bars=num_bars, max_tokens=max_tokens) for _ in range(count)]
 
 
-def with_other_suffix(row: np.ndarray, at: int, seed: int) -> np.ndarray:
-    """The row up to ``at``, then any tokens at all, whatever the grammar says."""
-    rng = np.random.default_rng(seed)
-    changed = row.copy()
-    changed[at:] = rng.integers(6, len(Vocabulary.default()), len(row) - at)
+def two_rows() -> list[np.ndarray]:
+    """Two rows of two packed documents each, different in everything, the second one shorter."""
+    rows = [np.concatenate(documents(seed, 2)) for seed in (1, 2)]
+    return [rows[0], rows[1][: len(rows[1]) - 7]]
+
+
+def with_other_suffix(row: np.ndarray, at: int, rng: np.random.Generator) -> np.ndarray:
+    """The row up to ``at``, then any tokens at all, whatever the grammar says: bars and documents end where they did
+    not, others begin, and the row may end early."""
+    changed = row.astype(np.int64)
+    num_choices = len(Vocabulary.default()) - BOS
+    changed[at] = BOS + (changed[at] - BOS + rng.integers(1, num_choices)) % num_choices  # another one for certain
+    changed[at + 1 :] = rng.integers(BOS, len(Vocabulary.default()), len(row) - at - 1)
+    changed[rng.integers(at + 1, len(row) + 1) :] = PAD
     return changed
 
 
-def logits_of(model: MeloFormer, rows: list[np.ndarray]) -> torch.Tensor:
-    length, num_bars = max(len(row) for row in rows), max(len(row) for row in rows)
+def logits_of(model: MeloFormer, rows: list[np.ndarray], *, same_shape: bool = True) -> Tensor:
+    """Logits of a batch; bits are compared in one shape only, so that the order of summation is the same."""
+    num_bars = max(len(row) for row in rows) if same_shape else None
     with torch.no_grad():
-        return model(Batch.of(rows, length=length, num_bars=num_bars))
+        return model(Batch.of(rows, num_bars=num_bars))
+
+
+def leaks(model: MeloFormer, rows: list[np.ndarray], shares: tuple[float, ...] = SHARES, seed: int = 9) -> list[str]:
+    """Where a logit changed although only later tokens did."""
+    rng = np.random.default_rng(seed)
+    found: list[str] = []
+    before = logits_of(model, rows)
+    for share in shares:
+        cuts = [int(share * len(row)) for row in rows]
+        after = logits_of(model, [with_other_suffix(row, cut, rng) for row, cut in zip(rows, cuts, strict=True)])
+        for row, cut in enumerate(cuts):
+            differs = (after[row] != before[row]).any(dim=-1)
+            found += [f"row {row}, token {at} of {cut}" for at in differs[:cut].nonzero()[:, 0].tolist()]
+            assert differs[cut], "the change itself went unnoticed"
+    return found
+
+
+def depends_on_company(model: MeloFormer) -> bool:
+    """Whether a document's logits differ between alone, behind another in a row, and in a batch."""
+    first, second, third = documents(5, 3)
+    alone = logits_of(model, [second])[0]
+    packed = logits_of(model, [third, np.concatenate([first, second, third])])
+    in_batch = logits_of(model, [third, second], same_shape=False)
+    parts = packed[1, len(first) : len(first) + len(second)], in_batch[1, : len(second)]
+    return not all(torch.allclose(part, alone, rtol=2e-4, atol=2e-4) for part in parts)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_logit_changes_when_what_follows_changes(name: str) -> None:
-    model = model_of(**SETTINGS[name])
-    rows = [np.concatenate(documents(seed, 2)) for seed in (1, 2)]
-    rows[1] = rows[1][: len(rows[1]) - 7]
-    before = logits_of(model, rows)
-    for share in (0.2, 0.5, 0.75, 0.95):
-        cuts = [int(share * len(row)) for row in rows]
-        changed = [with_other_suffix(row, cut, seed=9) for row, cut in zip(rows, cuts, strict=True)]
-        after = logits_of(model, changed)
-        for row, cut in enumerate(cuts):
-            assert torch.equal(after[row, :cut], before[row, :cut]), f"leak before token {cut}"
-            assert not torch.equal(after[row, cut:], before[row, cut:])
+    assert leaks(model_of(**SETTINGS[name]), two_rows()) == []
 
 
-def test_the_gate_catches_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Summaries of unfinished bars gather a bar's later tokens: the first public implementation's mistake."""
+@st.composite
+def mask_settings(draw: st.DrawFn) -> dict[str, Any]:
+    heads = Counter(draw(st.lists(st.sampled_from(FAMILIES), min_size=4, max_size=4)))
+    return {
+        "heads": dict(heads),
+        "num_kv_heads": draw(st.sampled_from([1, 2, 4])),
+        "type_rule": draw(st.booleans()),
+        "bar_offsets": tuple(sorted({0, *draw(st.lists(st.integers(1, 9), max_size=3))})),
+        "rope": draw(st.sampled_from(["position", "time", "both"])),
+        "summary_ffn": draw(st.sampled_from(["own", "shared"])),
+    }
+
+
+@hypothesis.settings(max_examples=25)
+@hypothesis.given(mask_settings(), st.integers(0, 2**32 - 1), st.floats(0.05, 0.98))
+def test_no_mix_of_settings_leaks(settings: dict[str, Any], seed: int, share: float) -> None:
+    rows = [np.concatenate(documents(seed + k, 2, num_bars=4, max_tokens=50)) for k in range(2)]
+    assert leaks(model_of(**settings), rows, (share,), seed) == []
+
+
+@pytest.mark.parametrize("name", ["default", "union with type rule"])
+def test_no_real_music_leaks(name: str, dev_files: list[Path]) -> None:
+    by_source = {path.parent.name: path for path in dev_files}
+    rows = [encode(read_midi(path)).astype(np.int64)[:600] for path in by_source.values()]
+    rows = [row for row in rows if len(row) == 600][:6]
+    assert len(rows) >= 4
+    assert leaks(model_of(**SETTINGS[name]), rows, (0.5,)) == []
+
+
+def test_the_number_of_bar_slots_changes_nothing_but_rounding() -> None:
     model = model_of()
-    row = documents(3, 1)[0]
+    rows = documents(7, 2)
+    torch.testing.assert_close(logits_of(model, rows), logits_of(model, rows, same_shape=False), rtol=2e-4, atol=2e-4)
 
-    def leaky(batch: Batch) -> torch.Tensor:
-        bars = torch.arange(batch.bar_document.shape[1])
-        return (bars <= batch.bar[:, :, None]) & (batch.document[:, :, None] == batch.bar_document[:, None, :])
 
-    monkeypatch.setattr(attention, "finished_mask", leaky)
-    cut = int(0.75 * len(row))
-    before = logits_of(model, [row])
-    after = logits_of(model, [with_other_suffix(row, cut, seed=9)])
-    assert not torch.equal(after[0, :cut], before[0, :cut])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_document_is_the_same_alone_packed_and_in_a_batch(name: str) -> None:
+    assert not depends_on_company(model_of(**SETTINGS[name]))
+
+
+def _unfinished(batch: Batch) -> Tensor:
+    bars = torch.arange(batch.bar_document.shape[1])
+    return (bars <= batch.bar[:, :, None]) & (batch.document[:, :, None] == batch.bar_document[:, None, :])
+
+
+def _of_all_documents(batch: Batch) -> Tensor:
+    return torch.arange(batch.bar_document.shape[1]) < batch.bar[:, :, None]
+
+
+def _next_bar_too(batch: Batch) -> Tensor:
+    own = visibility.own_bar_mask(batch)
+    return own | own.roll(-1, dims=1)
+
+
+def _one_token_ahead(batch: Batch, settings: ModelSettings) -> dict[HeadFamily, Tensor]:
+    ahead = torch.eye(batch.ids.shape[1], dtype=torch.bool).roll(1, dims=1)
+    return {family: mask | ahead for family, mask in visibility.regular_masks(batch, settings).items()}
+
+
+def _first_row_for_all(batch: Batch, settings: ModelSettings) -> dict[HeadFamily, Tensor]:
+    return {family: mask[:1].expand_as(mask) for family, mask in visibility.regular_masks(batch, settings).items()}
+
+
+def _across_documents(batch: Batch) -> Tensor:
+    return torch.ones(2 * batch.ids.shape[1:], dtype=torch.bool).tril().expand(len(batch.ids), -1, -1)
+
+
+LEAKS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "summaries of unfinished bars are read": (attention, "finished_mask", _unfinished),
+    "summaries gather the next bar": (attention, "own_bar_mask", _next_bar_too),
+    "summaries see later summaries": (attention, "summary_mask", lambda b: torch.ones(1, 1, 1).bool().expand(
+        len(b.ids), b.bar_document.shape[1], b.bar_document.shape[1])),
+    "tokens see the next one": (attention, "regular_masks", _one_token_ahead),
+}  # fmt: skip
+INTRUSIONS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "the first piece's mask serves the batch": (attention, "regular_masks", _first_row_for_all),
+    "tokens see other documents": (visibility, "past_of_document", _across_documents),
+    "summaries of other documents are read": (attention, "finished_mask", _of_all_documents),
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_the_gate_catches_a_leak(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is the mistake of the first public implementation."""
+    monkeypatch.setattr(*LEAKS[name])
+    assert leaks(model_of(), documents(3, 1)) != []
+
+
+@pytest.mark.parametrize("name", INTRUSIONS)
+def test_the_companion_catches_an_intrusion(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*INTRUSIONS[name])
+    assert depends_on_company(model_of())
 
 
 @pytest.mark.parametrize("name", ["default", "union with type rule", "grouped"])
@@ -110,23 +227,13 @@ def test_no_gradient_reaches_a_later_token(name: str) -> None:
         assert gradient[0, position].abs().max() > 0
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_document_is_the_same_alone_packed_and_in_a_batch(name: str) -> None:
-    model = model_of(**SETTINGS[name])
-    first, second, third = documents(5, 3)
-    alone = logits_of(model, [second])[0, : len(second)]
-    packed = logits_of(model, [third, np.concatenate([first, second, third])])
-    part = packed[1, len(first) : len(first) + len(second)]
-    torch.testing.assert_close(part, alone, rtol=2e-4, atol=2e-4)
-
-
 def test_finished_bars_are_read_from_afar() -> None:
     """A token of the last bar depends on the first bar through the summaries alone."""
     model = model_of(heads={"ensemble": 2}, bar_offsets=(0,))
     row = documents(6, 1, num_bars=6)[0]
-    changed = row.copy()
     vocabulary = Vocabulary.default()
-    note = next(at for at, token_id in enumerate(row) if vocabulary.names[token_id].startswith("P"))
+    note = int(np.argmax(vocabulary.types[row] == TokenType.PITCH))
+    changed = row.copy()
     changed[note] = vocabulary.id_of("P7") if row[note] != vocabulary.id_of("P7") else vocabulary.id_of("P8")
     last = len(row) - 2
     assert not torch.equal(logits_of(model, [row])[0, last], logits_of(model, [changed])[0, last])

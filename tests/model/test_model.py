@@ -101,6 +101,28 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         Batch.of([np.array([1, 6, 7])], length=2)
     with pytest.raises(ValueError, match="at least one token"):
         Batch.of([])
+    for stranger in (len(Vocabulary.default()), -1):
+        with pytest.raises(VocabularyError, match=f"id {stranger} is outside"):
+            Batch.of([np.array([1, 6, stranger])])
+
+
+def test_a_row_of_nothing_but_padding_is_finite() -> None:
+    model = MeloFormer(ModelSettings.of_size("tiny", num_layers=2))
+    logits = model(Batch.of([np.zeros(4, dtype=np.int64), rows()[0]]))
+    logits.square().mean().backward()
+    assert logits.isfinite().all()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_half_precision_agrees_with_full_to_its_precision() -> None:
+    torch.manual_seed(0)
+    model = MeloFormer(ModelSettings.of_size("tiny")).eval()
+    batch = Batch.of(rows())
+    with torch.no_grad():
+        full = model(batch)
+        half = model.bfloat16()(batch)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05)
 
 
 def test_targets_are_what_can_be_predicted() -> None:

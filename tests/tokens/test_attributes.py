@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import given
+from hypothesis import strategies as st
 
 from meloformer.tokens.attributes import attributes
 from meloformer.tokens.decode import decode
@@ -96,6 +97,25 @@ def test_facts_of_a_token_do_not_depend_on_what_follows(ids: np.ndarray) -> None
     part = attributes(ids[:cut], vocabulary)
     for name in ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target"):
         assert np.array_equal(getattr(whole, name)[:cut], getattr(part, name)), name
+
+
+@given(documents(), st.integers(0, 2**32 - 1))
+def test_facts_of_a_token_do_not_depend_on_what_follows_against_the_grammar(ids: np.ndarray, seed: int) -> None:
+    rng, vocabulary = np.random.default_rng(seed), Vocabulary.default()
+    cut = int(rng.integers(1, len(ids) + 1))
+    changed = np.concatenate([ids[:cut], rng.integers(1, len(vocabulary), rng.integers(1, 20))])
+    before, after = attributes(ids[:cut], vocabulary), attributes(changed, vocabulary)
+    for name in ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target"):
+        assert np.array_equal(getattr(before, name), getattr(after, name)[:cut]), name
+    num_finished = int(before.bar[-1])
+    for name in ("bar_document", "bar_first", "bar_last", "bar_end_time"):
+        assert np.array_equal(getattr(before, name)[:num_finished], getattr(after, name)[:num_finished]), name
+
+
+def test_a_meter_behind_the_end_does_not_move_the_end() -> None:
+    vocabulary = Vocabulary.default()
+    ids = np.array([vocabulary.id_of(name) for name in ("BOS", "N", "1/4", "120", "EOS", "3/4")])
+    assert attributes(ids, vocabulary).time[4] == 12
 
 
 @given(documents())
