@@ -10,32 +10,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from meloformer.errors import CheckpointError, InputError, VocabularyError
+from meloformer.errors import CheckpointError, InputError, SettingsError, VocabularyError
 from meloformer.model.meloformer import MeloFormer
-from meloformer.settings import ModelSettings
+from meloformer.settings import ModelSettings, checked
 from meloformer.tokens.vocabulary import Vocabulary
 
 FORMAT_VERSION = "1"
 WEIGHTS_FILE = "model.safetensors"
 STATE_FILE = "state.json"
+_TRAIN_AGAIN = "train again with `meloformer train`, or use the MeloFormer that wrote it"
+_USE_ANOTHER = "name the run to use its newest whole checkpoint"
 
 
 def save_weights(model: MeloFormer, path: Path) -> None:
-    """Write a model's weights, settings and vocabulary into one file, which appears only when it is whole."""
+    """Write a model's weights, settings and vocabulary into one file, which appears only when it is whole.
+
+    Raises:
+        OSError: The path cannot be written.
+    """
     metadata = {
         "format": "meloformer-weights",
         "version": FORMAT_VERSION,
         "model": model.settings.model_dump_json(exclude_none=True),
         "vocabulary": json.dumps(json.loads(model.vocabulary.to_json()), separators=(",", ":")),
     }
+    write_tensors(path, model.state_dict(), metadata)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, which appears only when it is whole.
+
+    Raises:
+        OSError: The path cannot be written. Of a full disk safetensors tells with an error of its own.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, beside, metadata=metadata)
-    beside.replace(path)
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(on_cpu, beside, metadata=metadata)
+        beside.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
+        beside.replace(path)
+    except SafetensorError as error:
+        raise OSError(str(error).rpartition("I/O error: ")[2]) from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloFormer:
@@ -50,40 +70,46 @@ def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloForme
     if not path.is_file():
         raise InputError(f"there are no weights at {path}", "train a model with `meloformer train`")
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error})") from None
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error})", _USE_ANOTHER) from None
     if metadata.get("format") != "meloformer-weights":
-        raise CheckpointError(f"{path} holds no MeloFormer weights (format {metadata.get('format')!r})")
+        raise CheckpointError(f"{path} holds no MeloFormer weights (format {metadata.get('format')!r})", _TRAIN_AGAIN)
     if metadata.get("version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has version {metadata.get('version')!r}, this program reads version {FORMAT_VERSION!r}",
-            "train again, or use the MeloFormer that wrote it",
+            _TRAIN_AGAIN,
         )
     try:
-        settings = ModelSettings.model_validate_json(metadata["model"])
-        vocabulary = Vocabulary.from_json(metadata["vocabulary"], where=str(path))
-    except (KeyError, ValidationError, VocabularyError) as error:
-        raise CheckpointError(f"{path} has settings or a vocabulary that this program cannot read ({error})") from None
-    with torch.device(device):
+        settings = checked(ModelSettings, "model", json.loads(metadata["model"]))
+        vocabulary = Vocabulary.from_json(metadata["vocabulary"], where="its vocabulary")
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: it lacks settings or vocabulary ({error})", _USE_ANOTHER) from None
+    except (SettingsError, VocabularyError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error.message}", _TRAIN_AGAIN) from None
+    with torch.random.fork_rng(devices=[]):  # loading disturbs no seed; the meta device would cost a second of imports
         model = MeloFormer(settings, vocabulary)
-    _check_shapes(path, {name: tensor.shape for name, tensor in model.state_dict().items()}, tensors)
+    _check_tensors(path, model.state_dict(), tensors)
     model.load_state_dict(tensors)
-    return model.eval()
+    return model.to(device).eval()
 
 
-def _check_shapes(path: Path, wanted: dict[str, torch.Size], found: dict[str, torch.Tensor]) -> None:
-    """Raise ``CheckpointError`` at the first tensor that is missing, foreign or of another shape."""
+def _check_tensors(path: Path, wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    """Raise ``CheckpointError`` at the first tensor that is missing, foreign, of another shape, or not numbers."""
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found:
-            raise CheckpointError(f"{path} lacks the tensor {name}")
-        if name not in wanted:
-            raise CheckpointError(f"{path} has a tensor {name} that its settings do not call for")
-        if found[name].shape != wanted[name]:
-            shapes = f"{tuple(found[name].shape)}, not {tuple(wanted[name])}"
-            raise CheckpointError(f"{path}: the tensor {name} has shape {shapes}")
+            problem = f"lacks the tensor {name}"
+        elif name not in wanted:
+            problem = f"has a tensor {name} that its settings do not call for"
+        elif found[name].shape != wanted[name].shape:
+            problem = f"has {name} of shape {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
+        elif not found[name].is_floating_point():
+            problem = f"has {name} of {found[name].dtype}, not floating-point numbers"
+        else:
+            continue
+        raise CheckpointError(f"{path} {problem}", _TRAIN_AGAIN)
 
 
 def sha256_of(path: Path) -> str:
@@ -102,14 +128,18 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         hashes = dict(state["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} is no checkpoint ({STATE_FILE}: {error})") from None
+        raise CheckpointError(f"{folder} is no checkpoint ({STATE_FILE}: {error})", _USE_ANOTHER) from None
+    if WEIGHTS_FILE not in hashes:
+        problem = f"{STATE_FILE} has no sha256 of {WEIGHTS_FILE}"
+        raise CheckpointError(f"{folder} is no checkpoint ({problem})", _USE_ANOTHER)
     for name, expected in hashes.items():
         try:
             found = sha256_of(folder / name)
         except OSError as error:
-            raise CheckpointError(f"checkpoint {folder} lacks {name} ({error.strerror})") from None
+            raise CheckpointError(f"checkpoint {folder} lacks {name} ({error.strerror})", _USE_ANOTHER) from None
         if found != expected:
-            raise CheckpointError(f"checkpoint {folder}: {name} has sha256 {found}, not {expected}: it is damaged")
+            problem = f"{name} is damaged: it has sha256 {found}, not {expected}"
+            raise CheckpointError(f"checkpoint {folder}: {problem}", _USE_ANOTHER)
     return state
 
 
@@ -129,7 +159,7 @@ def newest_good_checkpoint(run: Path) -> Path:
         try:
             verify_checkpoint(folder)
         except CheckpointError as error:
-            warnings.warn(f"passed over: {error}", stacklevel=2)
+            warnings.warn(f"passed over: {error.message}", stacklevel=2)
         else:
             return folder
     raise CheckpointError(f"{run} has no whole checkpoint", "train a model with `meloformer train`")

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from meloformer.errors import CheckpointError, OutputError
 from meloformer.model.meloformer import MeloFormer
@@ -25,6 +24,7 @@ from meloformer.model.weights import (
     save_weights,
     sha256_of,
     verify_checkpoint,
+    write_tensors,
 )
 from meloformer.training.optimizer import Optimizers
 
@@ -64,7 +64,7 @@ def save_checkpoint(
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         save_weights(model, beside / WEIGHTS_FILE)
-        save_file(_optimizer_tensors(optimizers), beside / OPTIMIZER_FILE)
+        write_tensors(beside / OPTIMIZER_FILE, _optimizer_tensors(optimizers))
         state = {
             "format": "meloformer-checkpoint",
             "version": FORMAT_VERSION,
@@ -81,9 +81,8 @@ def save_checkpoint(
         newest_first = checkpoints_of(run)
         for older in newest_first[newest_first.index(folder) + keep :]:
             shutil.rmtree(older)
-    except (OSError, SafetensorError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        message = f"cannot write the checkpoint {folder}: {reason}"
+    except OSError as error:
+        message = f"cannot write the checkpoint {folder}: {error.strerror or error}"
         raise OutputError(message, "make room, then go on from the checkpoint before with --resume") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -138,7 +137,7 @@ def _optimizer_tensors(optimizers: Optimizers) -> dict[str, torch.Tensor]:
         name_of = _parameter_names(record)
         for number, values in record["state"].items():
             for key, value in values.items():
-                tensors[f"{owner}/{name_of[number]}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+                tensors[f"{owner}/{name_of[number]}/{key}"] = torch.as_tensor(value)
     return tensors
 
 

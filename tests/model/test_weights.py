@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from meloformer.errors import CheckpointError, InputError, SettingsError
 from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
-from meloformer.model.weights import load, load_weights, save_weights, sha256_of
+from meloformer.model.weights import checkpoints_of, load, load_weights, save_weights, sha256_of
 from meloformer.settings import ModelSettings
 from meloformer.tokens.vocabulary import Vocabulary
 
@@ -56,9 +57,9 @@ def test_of_a_run_the_newest_whole_checkpoint_is_loaded(model: MeloFormer, tmp_p
     data = bytearray((newest / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (newest / "model.safetensors").write_bytes(data)
-    with pytest.warns(UserWarning, match="it is damaged"):
+    with pytest.warns(UserWarning, match=r"model\.safetensors is damaged"):
         assert load(tmp_path).summary_embedding[0] != 3
-    with pytest.raises(CheckpointError, match="it is damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         load(newest)
 
 
@@ -81,15 +82,22 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     [
         (lambda tensors, _: tensors.pop("norm.weight"), "lacks the tensor norm.weight"),
         (lambda tensors, _: tensors.update(extra=torch.zeros(1)), "a tensor extra"),
-        (lambda tensors, _: tensors.update({"norm.weight": torch.zeros(3)}), r"has shape \(3,\), not \(16,\)"),
+        (
+            lambda tensors, _: tensors.update({"norm.weight": torch.zeros(3)}),
+            r"norm.weight of shape \(3,\), not \(16,\)",
+        ),
+        (
+            lambda tensors, _: tensors.update({"norm.weight": torch.zeros(16, dtype=torch.int32)}),
+            r"of torch.int32, not",
+        ),
         (lambda _, metadata: metadata.update(version="9"), "has version '9'"),
-        (lambda _, metadata: metadata.update(model="{}x"), "cannot read"),
-        (lambda _, metadata: metadata.update(vocabulary="{}"), "cannot read"),
+        (lambda _, metadata: metadata.update(model="{}x"), "damaged: it lacks settings or vocabulary"),
+        (lambda _, metadata: metadata.pop("vocabulary"), "damaged: it lacks settings or vocabulary"),
+        (lambda _, metadata: metadata.update(model='{"rope":"none"}'), r"model\.rope: .* \(found 'none'\)"),
+        (lambda _, metadata: metadata.update(vocabulary="{}"), "its vocabulary is not a MeloFormer vocabulary"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(model: MeloFormer, tmp_path: Path, change, message: str) -> None:
-    from safetensors import safe_open
-
     path = tmp_path / "model.safetensors"
     save_weights(model, path)
     with safe_open(path, framework="pt") as file:
@@ -98,6 +106,60 @@ def test_weights_that_do_not_fit_are_refused(model: MeloFormer, tmp_path: Path, 
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(CheckpointError, match=message):
         load(path)
+
+
+def test_a_vocabulary_whose_hash_does_not_match_is_refused_with_both_hashes(model: MeloFormer, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(model, path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    metadata["vocabulary"] = metadata["vocabulary"].replace(model.vocabulary.sha256, "0" * 64)
+    save_file(dict(model.state_dict()), path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=f"{'0' * 64}.*{model.vocabulary.sha256}"):
+        load(path)
+
+
+def test_loading_disturbs_no_seed(model: MeloFormer, tmp_path: Path) -> None:
+    save_weights(model, tmp_path / "model.safetensors")
+    before = torch.random.get_rng_state()
+    load(tmp_path / "model.safetensors")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_weights_of_half_precision_are_loaded_in_full(model: MeloFormer, tmp_path: Path) -> None:
+    model.bfloat16()
+    save_weights(model, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors").state_dict()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in model.state_dict().items())
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(model: MeloFormer, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No such file or directory"):
+        save_weights(model, tmp_path / "none" / "model.safetensors")
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(OSError, match=r"directory"):
+        save_weights(model, tmp_path / "model.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_who_may_read_the_folder_may_read_the_weights(model: MeloFormer, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    save_weights(model, tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_checkpoints_are_ordered_by_step_and_not_by_name(model: MeloFormer, tmp_path: Path) -> None:
+    names = [checkpoint(tmp_path, step, model).name for step in (999_999, 1_000_000, 5)]
+    assert [path.name for path in checkpoints_of(tmp_path)] == [names[1], names[0], names[2]]
+
+
+def test_a_checkpoint_without_a_hash_of_its_weights_is_passed_over(model: MeloFormer, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 5, model)
+    (folder / "state.json").write_text('{"step": 5, "sha256": {}}')
+    with pytest.raises(CheckpointError, match=r"no sha256 of model\.safetensors"):
+        load(folder)
+    with pytest.warns(UserWarning, match="passed over"), pytest.raises(CheckpointError, match="no whole checkpoint"):
+        load(tmp_path)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
