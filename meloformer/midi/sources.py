@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meloformer.errors import InputError, RejectError
 from meloformer.midi.read import Sustain, parse_midi
 from meloformer.midi.score import Score
-from meloformer.midi.score_formats import SCORE_SUFFIXES, parse_score
+from meloformer.midi.score_formats import SCORE_SUFFIXES, parse_abc, parse_score
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 CORPUS = "corpus:"
+_TUNE_NAME = re.compile(r"(.+\.abc)#(\d+)", re.IGNORECASE)
+_TUNE_START = re.compile(rb"^X:", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -21,28 +25,49 @@ class Source:
     """One file that may hold a piece."""
 
     name: str
-    """Unique in one run: the path below the folder that was named."""
+    """Unique in one run: the path below the folder that was named; ``book.abc#12`` is the twelfth tune of a book."""
     path: Path
+
+    @property
+    def tune(self) -> int | None:
+        """Number of the tune in a book of several, from 1; ``None`` where the piece is the whole file."""
+        match = _TUNE_NAME.fullmatch(self.name)
+        return int(match[2]) if match else None
 
 
 def find_sources(arguments: Sequence[str | Path]) -> list[Source]:
     """Every piece below what a user named, sorted by name.
 
     Args:
-        arguments: Files, folders (searched to any depth; files whose suffix is not of music are passed over), and
-            ``corpus:NAME`` for a folder, ``corpus:NAME/WORK`` for a work of music21's bundled corpus.
+        arguments: Files, folders (searched to any depth; files whose suffix is not of music are passed over),
+            ``book.abc#12`` for one tune of a book, ``corpus:NAME`` for a folder and ``corpus:NAME/WORK`` for a work of
+            music21's bundled corpus.
+
     Raises:
         InputError: A path does not exist or cannot be read, or nothing below it is a MIDI or score file.
     """
-    found: dict[str, Source] = {}
-    for argument in arguments:
-        sources = list(_sources_of(str(argument)))
-        for source in sources:
-            found.setdefault(source.name if len(arguments) == 1 else f"{argument}/{source.name}", source)
+    names = list(dict.fromkeys(str(argument) for argument in arguments))
+    last_parts = Counter(Path(name).name for name in names)
+    found: dict[tuple[str, int | None], Source] = {}
+    for name in names:
+        sources = list(_sources_of(name))
         if not sources:
             kinds = " ".join((*MIDI_SUFFIXES, *SCORE_SUFFIXES))
-            raise InputError(f"there is no music in {argument} (looked for {kinds})")
-    return [Source(name, found[name].path) for name in sorted(found)]
+            raise InputError(f"there is no music in {name} (looked for {kinds})")
+        for source in sources:
+            if len(names) > 1:
+                source = _renamed(source, name, is_unique=last_parts[Path(name).name] == 1)
+            found.setdefault((os.path.abspath(source.path), source.tune), source)  # noqa: PTH100 (links stay apart)
+    return sorted(found.values(), key=lambda source: source.name)
+
+
+def _renamed(source: Source, argument: str, *, is_unique: bool) -> Source:
+    """The source under a name that begins with what the user named: its last part, or all of it where that is taken."""
+    if argument.startswith(CORPUS):
+        return replace(source, name=f"{CORPUS}{source.name}")
+    if Path(argument).is_dir():
+        return replace(source, name=f"{Path(argument).name if is_unique else argument}/{source.name}")
+    return source if is_unique else replace(source, name=str(Path(argument).parent / source.name))
 
 
 def _sources_of(argument: str) -> Iterator[Source]:
@@ -50,10 +75,18 @@ def _sources_of(argument: str) -> Iterator[Source]:
         yield from _corpus_sources(argument.removeprefix(CORPUS))
         return
     path = Path(argument)
+    tune_name = _TUNE_NAME.fullmatch(argument)
+    if tune_name and not path.exists() and Path(tune_name[1]).is_file():
+        path, number = Path(tune_name[1]), int(tune_name[2])
+        wanted = [source for source in _tunes_of(path.name, path) if source.tune == number]
+        if not wanted:
+            raise InputError(f"{path} has no tune number {number}")
+        yield from wanted
+        return
     if not path.exists():
         raise InputError(f"there is no file or folder {argument}")
     if path.is_file():
-        yield Source(path.name, path)
+        yield from _tunes_of(path.name, path)
         return
 
     def refuse(error: OSError) -> None:
@@ -64,7 +97,7 @@ def _sources_of(argument: str) -> Iterator[Source]:
         for name in names:
             if name.lower().endswith((*MIDI_SUFFIXES, *SCORE_SUFFIXES)) and not name.startswith("."):
                 file = Path(folder, name)
-                yield Source(file.relative_to(path).as_posix(), file)
+                yield from _tunes_of(file.relative_to(path).as_posix(), file)
 
 
 def _leads_back(folder: Path, root: Path) -> bool:
@@ -93,11 +126,25 @@ def _corpus_sources(name: str) -> Iterator[Source]:
             relative = path.relative_to(root.parent).as_posix()
         except ValueError:
             relative = f"{folder}/{path.name}"
-        yield Source(relative, path)
+        yield from _tunes_of(relative, path)
+
+
+def _tunes_of(name: str, path: Path) -> list[Source]:
+    """The file, or every tune of an ABC file that holds several (each begins with its own ``X:`` line)."""
+    if path.suffix.lower() != ".abc":
+        return [Source(name, path)]
+    try:
+        count = len(_TUNE_START.findall(path.read_bytes()))
+    except OSError:
+        count = 1  # reading it will say why it cannot be read
+    width = len(str(count))
+    return (
+        [Source(f"{name}#{tune:0{width}}", path) for tune in range(1, count + 1)] if count > 1 else [Source(name, path)]
+    )
 
 
 def read_bytes(source: Source, *, max_bytes: int) -> bytes:
-    """The bytes of a source.
+    """The bytes of a source; of a tune in a book only its own, after what stands before the first.
 
     Raises:
         RejectError: ``too-large`` past ``max_bytes``; ``unreadable`` where the file cannot be opened.
@@ -106,9 +153,15 @@ def read_bytes(source: Source, *, max_bytes: int) -> bytes:
         size = source.path.stat().st_size
         if size > max_bytes:
             raise RejectError("too-large", f"the file has {size:,} bytes, more than {max_bytes:,}")
-        return source.path.read_bytes()
+        data = source.path.read_bytes()
     except OSError as error:
         raise RejectError("unreadable", f"the file cannot be opened: {error.strerror or error}") from None
+    if source.tune is None:
+        return data
+    bounds = [match.start() for match in _TUNE_START.finditer(data)] + [len(data)]
+    if source.tune >= len(bounds):
+        raise RejectError("unreadable", f"the file has {len(bounds) - 1} tunes, no number {source.tune}")
+    return data[: bounds[0]] + data[bounds[source.tune - 1] : bounds[source.tune]]
 
 
 def parse_source(source: Source, data: bytes, *, sustain: Sustain = "ignore") -> Score:
@@ -117,6 +170,9 @@ def parse_source(source: Source, data: bytes, *, sustain: Sustain = "ignore") ->
     Raises:
         RejectError: The content is no music that can be read.
     """
-    if source.path.suffix.lower() in SCORE_SUFFIXES:
+    suffix = source.path.suffix.lower()
+    if suffix == ".abc":
+        return parse_abc(data)
+    if suffix in SCORE_SUFFIXES:
         return parse_score(source.path)
     return parse_midi(data, sustain=sustain)

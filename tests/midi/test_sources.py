@@ -11,6 +11,25 @@ from meloformer.errors import InputError, RejectError
 from meloformer.midi.sources import Source, find_sources, parse_source, read_bytes
 from tests.midi.hexdump import midi_file
 
+BOOK = """% a book of two tunes
+X:1
+T:Up
+M:4/4
+L:1/4
+K:C
+CDEF|G4|
+X:2
+T:Down
+M:3/4
+L:1/4
+K:C
+GFE|D3|
+"""
+
+
+def names_of(*arguments: str | Path) -> list[str]:
+    return [source.name for source in find_sources(arguments)]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -38,6 +57,43 @@ def test_a_folder_named_twice_counts_once(folder: Path) -> None:
     names = [source.name for source in find_sources([folder, folder])]
     assert names == sorted(set(names))
     assert len(names) == 4
+
+
+def test_pieces_of_several_arguments_begin_with_the_last_part_of_what_was_named(folder: Path) -> None:
+    assert names_of(folder / "b", folder / "z.mid") == ["b/deep/z.mid", "b/x.kar", "z.mid"]
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(folder: Path) -> None:
+    other = folder / "other" / "b"
+    other.mkdir(parents=True)
+    (other / "x.kar").write_bytes(b"")
+    names = names_of(folder / "b", other)
+    assert len(names) == len(set(names)) == 3
+
+
+def test_every_tune_of_a_book_is_a_piece(tmp_path: Path) -> None:
+    book = tmp_path / "book.abc"
+    book.write_text(BOOK)
+    sources = find_sources([tmp_path])
+    assert [source.name for source in sources] == ["book.abc#1", "book.abc#2"]
+    scores = [parse_source(source, read_bytes(source, max_bytes=10_000)) for source in sources]
+    assert [score.pitch.tolist() for score in scores] == [[60, 62, 64, 65, 67], [67, 65, 64, 62]]
+    assert [score.meter_numerator.tolist() for score in scores] == [[4], [3]]
+    assert names_of(f"{book}#2") == ["book.abc#2"]
+    with pytest.raises(InputError):
+        find_sources([f"{book}#3"])
+
+
+def test_the_tunes_of_a_long_book_sort_by_number(tmp_path: Path) -> None:
+    (tmp_path / "book.abc").write_text("".join(f"X:{number}\nK:C\nC|\n" for number in range(12)))
+    names = names_of(tmp_path)
+    assert (names[1], names[-1], len(names)) == ("book.abc#02", "book.abc#12", 12)
+
+
+def test_a_book_that_lost_a_tune_since_is_a_reject(tmp_path: Path) -> None:
+    (tmp_path / "book.abc").write_text(BOOK)
+    with pytest.raises(RejectError, match="2 tunes"):
+        read_bytes(Source("book.abc#7", tmp_path / "book.abc"), max_bytes=10_000)
 
 
 def test_a_link_that_leads_back_is_not_followed_for_ever(folder: Path) -> None:
