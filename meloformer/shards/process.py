@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -99,12 +100,28 @@ _worker_work: Work | None = None
 def _start_worker(work: Work) -> None:
     global _worker_work
     _worker_work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _process_in_worker(sources: list[Source]) -> list[Result]:
     assert _worker_work is not None
     return [process_source(source, _worker_work) for source in sources]
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold SIGINT back while worker processes start, which inherit that they do not hear it.
+
+    A terminal sends it to all; the parent alone decides, and a worker has no tale to tell of it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def process_sources(sources: Iterable[Source], work: Work) -> Generator[Result]:
@@ -123,7 +140,9 @@ def process_sources(sources: Iterable[Source], work: Work) -> Generator[Result]:
     try:
         while True:
             while len(waiting) < workers * TASKS_PER_WORKER and (task := list(islice(remaining, FILES_PER_TASK))):
-                waiting.append((task, pool.submit(_process_in_worker, task)))
+                with _interrupts_held():
+                    future = pool.submit(_process_in_worker, task)
+                waiting.append((task, future))
             if not waiting:
                 return
             task, future = waiting.popleft()
