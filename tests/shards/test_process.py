@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +120,96 @@ def test_a_worker_that_dies_ends_the_run_and_names_its_files(source: Source) -> 
     future.set_exception(BrokenProcessPool())
     with pytest.raises(MeloFormerError, match=r"a worker process died; its file may be one of one, or"):
         process._results([source], future)
+
+
+RUN_WITHOUT_END = """
+import multiprocessing, sys
+from itertools import repeat
+from pathlib import Path
+from meloformer.midi.sources import Source
+from meloformer.settings import load_settings
+from meloformer.shards.process import Work, process_sources
+from meloformer.tokens.vocabulary import Vocabulary
+
+if __name__ == "__main__":
+    work = Work(load_settings(None, ["pack.workers=2"]), Vocabulary.default())
+    for number, _ in enumerate(process_sources(repeat(Source("one", Path(sys.argv[1]))), work)):
+        if number == 50:
+            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+
+
+@pytest.fixture
+def endless_run(source: Source, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process that reads one file for ever with two workers, and their ids; a session of its own."""
+    script = tmp_path / "run.py"
+    script.write_text(RUN_WITHOUT_END)
+    repository = str(Path(process.__file__).parents[2])
+    run = subprocess.Popen(
+        [sys.executable, str(script), str(source.path)],
+        env={**os.environ, "PYTHONPATH": repository},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with run:
+        assert run.stdout is not None
+        workers = [int(pid) for pid in run.stdout.readline().split()]
+        yield run, workers
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def assert_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while left := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < deadline, f"workers {left} still run"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # one that ended and that nobody waited for still has its number
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.distributed
+def test_workers_end_when_their_parent_is_killed(endless_run: tuple[subprocess.Popen[str], list[int]]) -> None:
+    run, workers = endless_run
+    assert len(workers) == 2
+    run.kill()
+    assert_gone(workers)
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="signal masks are read from /proc")
+def test_workers_are_deaf_to_interrupts_from_their_first_moment(
+    endless_run: tuple[subprocess.Popen[str], list[int]],
+) -> None:
+    def blocks_interrupts(pid: int) -> bool:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        blocked = int(next(line for line in lines if line.startswith("SigBlk")).split()[1], 16)
+        return bool(blocked & 1 << (signal.SIGINT - 1))
+
+    run, workers = endless_run
+    assert [blocks_interrupts(pid) for pid in workers] == [True, True]
+    assert not blocks_interrupts(run.pid)
+
+
+@pytest.mark.distributed
+def test_an_interrupt_ends_the_workers_and_only_the_parent_speaks(
+    endless_run: tuple[subprocess.Popen[str], list[int]],
+) -> None:
+    run, workers = endless_run
+    os.killpg(run.pid, signal.SIGINT)  # what a terminal does: to all of them
+    _, errors = run.communicate(timeout=30)
+    assert_gone(workers)
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_encoding_a_piece_here_equals_the_public_function(source: Source) -> None:
