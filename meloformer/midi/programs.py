@@ -1,6 +1,6 @@
 """General MIDI: the names of the programs and of their families, and what people call them.
 
-Source: General MIDI System Level 1, "Sound Set".
+Source: General MIDI System Level 1, "Sound Set" and "Percussion Map".
 """
 
 from __future__ import annotations
@@ -40,6 +40,19 @@ PROGRAM_NAMES = (
 )  # fmt: skip
 """(128) name of every program."""
 
+FIRST_DRUM = 35
+DRUM_NAMES = (
+    "Acoustic Bass Drum", "Bass Drum 1", "Side Stick", "Acoustic Snare", "Hand Clap", "Electric Snare",
+    "Low Floor Tom", "Closed Hi-Hat", "High Floor Tom", "Pedal Hi-Hat", "Low Tom", "Open Hi-Hat",
+    "Low-Mid Tom", "Hi-Mid Tom", "Crash Cymbal 1", "High Tom", "Ride Cymbal 1", "Chinese Cymbal",
+    "Ride Bell", "Tambourine", "Splash Cymbal", "Cowbell", "Crash Cymbal 2", "Vibraslap",
+    "Ride Cymbal 2", "Hi Bongo", "Low Bongo", "Mute Hi Conga", "Open Hi Conga", "Low Conga",
+    "High Timbale", "Low Timbale", "High Agogo", "Low Agogo", "Cabasa", "Maracas",
+    "Short Whistle", "Long Whistle", "Short Guiro", "Long Guiro", "Claves", "Hi Wood Block",
+    "Low Wood Block", "Mute Cuica", "Open Cuica", "Mute Triangle", "Open Triangle",
+)  # fmt: skip
+"""(47) name of every drum, from key ``FIRST_DRUM`` on."""
+
 FAMILIES = {
     name: range(8 * number, 8 * number + 8)
     for number, name in enumerate(
@@ -73,6 +86,12 @@ COMMON_NAMES: dict[str, tuple[int, ...]] = {
 def program_name(program: int) -> str:
     """General MIDI name of a program; ``Drums`` for 128."""
     return "Drums" if program == DRUMS else PROGRAM_NAMES[program]
+
+
+def drum_name(pitch: int) -> str:
+    """General MIDI name of a drum; of a key that has none, its number."""
+    number = pitch - FIRST_DRUM
+    return DRUM_NAMES[number] if 0 <= number < len(DRUM_NAMES) else f"key {pitch}"
 
 
 def programs_of(name: str) -> list[int]:

@@ -1,3 +1,5 @@
+"""The piano roll: everything of a piece is in it, and any piece can be drawn."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +9,11 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from meloformer.midi.picture import piano_roll
+from meloformer.errors import OutputError
+from meloformer.midi.bars import BarGrid, bar_grid
+from meloformer.midi.chords import CHORD_NAMES
+from meloformer.midi.picture import COLOURS, MAX_ROWS, _rows, _symbol, piano_roll
+from meloformer.midi.read import read_midi
 from meloformer.midi.score import DRUMS, Score, make_score
 
 
@@ -25,6 +31,11 @@ def piece(**changes: object) -> Score:
         chords=[0, 1, 2, 1],
     )
     return score.with_changes(**changes)
+
+
+def bars_of(score: Score) -> BarGrid:
+    meter = (score.meter_ticks, score.meter_numerator, score.meter_denominator)
+    return bar_grid(*meter, ticks_per_quarter=score.ticks_per_quarter, end_ticks=score.end_ticks)
 
 
 @pytest.fixture
@@ -61,3 +72,34 @@ def test_a_piece_without_chords_drums_or_notes_can_be_drawn(tmp_path: Path) -> N
     )
     piano_roll(drums, tmp_path / "drums.png")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_long_piece_is_drawn_in_rows_that_hold_every_bar_once() -> None:
+    score = make_score(ticks_per_quarter=12, meters=[(0, 1, 4), (12, 4, 4)], end_ticks=12 + 99 * 48)
+    rows = _rows(bars_of(score))
+    assert len(rows) == 5
+    assert [bar for row in rows for bar in range(row.first_bar, row.last_bar + 1)] == list(range(100))
+    assert len({row.end - row.start for row in rows}) == 1
+    assert len(_rows(bars_of(score.with_changes(end_ticks=3000 * 48)))) == MAX_ROWS
+
+
+def test_chords_are_written_as_musicians_do() -> None:
+    names = ("C:maj", "A:min7", "F:maj7", "Bb:9", "F#:hdim7", "D:5", "E:min")
+    assert [_symbol(CHORD_NAMES.index(name)) for name in names] == ["C", "Am7", "Fmaj7", "Bb9", "F#hdim7", "D5", "Em"]
+
+
+def test_a_picture_of_a_real_piece_has_the_colour_of_every_instrument(dev_files: list[Path], tmp_path: Path) -> None:
+    (path,) = [path for path in dev_files if path.name == "examples__mozart_konigdernacht.mid"]
+    score = read_midi(path)
+    piano_roll(score, tmp_path / "piece.png")
+    pixels = (imread(tmp_path / "piece.png")[..., :3] * 255).round().astype(np.int64)
+    seen = set(np.unique(pixels @ [65536, 256, 1]).tolist())
+    wanted = {int(colour.removeprefix("#"), 16) for colour in COLOURS[: len(np.unique(score.program))]}
+    assert len(wanted) == 8
+    assert wanted <= seen
+
+
+def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nowhere"):
+        piano_roll(piece(), tmp_path / "nowhere" / "piece.png")
+    assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meloformer.errors import SettingsError
-from meloformer.midi.programs import COMMON_NAMES, FAMILIES, PROGRAM_NAMES, program_name, programs_of
+from meloformer.midi.programs import COMMON_NAMES, FAMILIES, PROGRAM_NAMES, drum_name, program_name, programs_of
 from meloformer.midi.score import DRUMS
 
 
@@ -62,3 +62,16 @@ def test_a_misspelt_name_is_answered_with_close_ones(wrong: str, near: str) -> N
 def test_what_is_no_instrument_is_refused(wrong: str) -> None:
     with pytest.raises(SettingsError, match="no instrument"):
         programs_of(wrong)
+
+
+def test_drums_have_their_general_midi_names() -> None:
+    names = {
+        35: "Acoustic Bass Drum",
+        38: "Acoustic Snare",
+        42: "Closed Hi-Hat",
+        49: "Crash Cymbal 1",
+        81: "Open Triangle",
+    }
+    assert {pitch: drum_name(pitch) for pitch in names} == names
+    assert drum_name(34) == "key 34"
+    assert drum_name(82) == "key 82"
