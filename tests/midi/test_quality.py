@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from meloformer.bench.music import practice_piece
 from meloformer.midi.quality import RULES, PieceStatistics, beat_strength, content_key, reject_reason, statistics
+from meloformer.midi.read import read_midi
 from meloformer.midi.score import DRUMS, MAP_COLUMNS, Score, make_score
 from meloformer.settings import FilterSettings
 from meloformer.tokens.quantise import quantise
@@ -111,6 +113,15 @@ def test_strict_and_swung_and_humanised_rhythm_keeps_to_the_beat_and_free_rhythm
     assert beat_strength(played(np.abs(beats + rng.integers(-20, 21, 200)))) > 0.9
     assert beat_strength(played(rng.integers(0, 200 * 480, 2000))) < LIMITS.min_on_beat
     assert beat_strength(played(np.zeros(0, dtype=np.int64))) == 0
+
+
+def test_free_performances_are_not_on_the_beat_and_other_real_files_are(dev_files: list[Path]) -> None:
+    free = [path for path in dev_files if path.parent.name == "giantmidi"]
+    others = [path for path in dev_files if path.parent.name != "giantmidi"]
+    assert len(free) == 56
+    assert max(beat_strength(read_midi(path)) for path in free[::4]) < LIMITS.min_on_beat
+    strengths = [beat_strength(read_midi(path)) for path in others[::10]]
+    assert np.mean(np.array(strengths) < LIMITS.min_on_beat) < 0.02
 
 
 @settings(max_examples=50)
