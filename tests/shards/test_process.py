@@ -197,7 +197,10 @@ def test_workers_are_deaf_to_interrupts_from_their_first_moment(
 
     run, workers = endless_run
     assert [blocks_interrupts(pid) for pid in workers] == [True, True]
-    assert not blocks_interrupts(run.pid)
+    deadline = time.monotonic() + 20
+    while blocks_interrupts(run.pid):  # until it has started the last worker
+        assert time.monotonic() < deadline, "the parent stays deaf"
+        time.sleep(0.02)
 
 
 @pytest.mark.distributed
