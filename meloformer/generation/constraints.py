@@ -130,6 +130,36 @@ def allowed_tokens(state: GrammarState, wishes: Wishes) -> np.ndarray:
     return allowed
 
 
+_INTENTIONS: tuple[tuple[TokenType, ...], ...] = ((TokenType.CHORD, TokenType.EOS), (TokenType.INSTRUMENT,))
+"""What ends a bar, and what opens a cell."""
+
+
+def redirected(logits: np.ndarray, state: GrammarState, allowed: np.ndarray) -> np.ndarray:
+    """Logits in which what a wish forbids strengthens what means the same, instead of all that is left.
+
+    A model that wants to end the last bar says CHORD, which may not come; without this its wish would go to further
+    notes. So the probability of forbidden bar ends goes to the bar ends that are allowed, or else to the instruments,
+    and that of forbidden instruments to the instruments that are allowed, or else to the bar ends.
+
+    Args:
+        logits: (V,) of one position.
+        state: What the grammar would allow.
+        allowed: (V,) bool, what the wishes allow too.
+    Returns:
+        (V,) float64.
+    """
+    redirected_logits = logits.astype(np.float64)
+    by_grammar, types = state.allowed(), state.vocabulary.types
+    groups = [np.isin(types, intention) for intention in _INTENTIONS]
+    for group, other in (groups, groups[::-1]):
+        forbidden = logits[group & by_grammar & ~allowed].astype(np.float64)
+        heirs = group & allowed if (group & allowed).any() else other & allowed
+        if len(forbidden) and heirs.any():
+            before = np.logaddexp.reduce(redirected_logits[heirs])
+            redirected_logits[heirs] += np.logaddexp(before, np.logaddexp.reduce(forbidden)) - before
+    return redirected_logits
+
+
 def _pending(state: GrammarState, wishes: Wishes) -> list[frozenset[int]]:
     """The wished instruments that have not played yet."""
     return [wish for wish in wishes.instruments or () if not wish & state.instruments_used]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from meloformer.generation.constraints import Wishes, allowed_tokens, make_wishes
+from meloformer.generation.constraints import Wishes, allowed_tokens, make_wishes, redirected
 from meloformer.generation.context import latest_context
 from meloformer.generation.sampling import sample, token_probabilities
 from meloformer.model.batch import Batch
@@ -103,9 +103,10 @@ def generate(
         last = torch.tensor([len(context) - 1 for context in contexts], device=model.device)
         rows = logits[torch.arange(len(contexts), device=model.device), last].float().cpu().numpy()
         for piece, row in zip(unfinished, rows, strict=True):
+            allowed = allowed_tokens(piece.state, wishes)
             probabilities = token_probabilities(
-                row,
-                allowed_tokens(piece.state, wishes),
+                redirected(row, piece.state, allowed),
+                allowed,
                 temperature=chosen.temperature,
                 top_k=chosen.top_k,
                 top_p=chosen.top_p,

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 import meloformer as mf
 from meloformer.errors import GenerationError, SettingsError
+from meloformer.generation.constraints import allowed_tokens, make_wishes, redirected
 from meloformer.generation.sampling import sample, token_probabilities
 from meloformer.midi.programs import programs_of
 from meloformer.midi.read import parse_midi
 from meloformer.midi.score import DRUMS
 from meloformer.midi.write import to_midi_bytes
 from meloformer.settings import GenerationSettings
-from meloformer.tokens.grammar import grammar_errors
+from meloformer.tokens.grammar import GrammarState, grammar_errors
 from meloformer.tokens.grid import nearest_tempo
 from meloformer.tokens.quantise import quantise
 from meloformer.tokens.vocabulary import TokenType, Vocabulary
@@ -156,3 +157,29 @@ def test_sampling_follows_the_probabilities() -> None:
     probabilities = np.array([0.0, 0.7, 0.0, 0.3])
     drawn = np.bincount([sample(probabilities, rng) for _ in range(4000)], minlength=4) / 4000
     assert drawn == pytest.approx(probabilities, abs=0.03)
+
+
+def test_a_forbidden_bar_line_ends_the_last_bar_and_does_not_become_more_notes() -> None:
+    vocabulary = Vocabulary.default()
+    names = ["BOS", "N", "4/4", "120", "#40", "T0", "P60", "D12", "V9"]
+    state = GrammarState.after(np.array([vocabulary.id_of(name) for name in names]), vocabulary)
+    logits = np.full(len(vocabulary), -20.0)
+    wanted = {"C:maj": 0.6, "G:maj": 0.2, "P64": 0.1, "#73": 0.06, "#41": 0.04}
+    for name, probability in wanted.items():
+        logits[vocabulary.id_of(name)] = np.log(probability)
+
+    def probability_of(name: str, instruments: str, bars: int) -> float:
+        wishes = make_wishes(
+            vocabulary, bars=bars, tempo=None, meter=None, instruments=instruments, max_notes_per_bar=9
+        )
+        allowed = allowed_tokens(state, wishes)
+        options = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+        chosen = token_probabilities(redirected(logits, state, allowed), allowed, **options)  # type: ignore[arg-type]
+        return float(chosen[vocabulary.id_of(name)])
+
+    assert probability_of("C:maj", "violin,viola,flute", bars=2) == pytest.approx(0.6, abs=1e-3)
+    assert probability_of("EOS", "violin", bars=1) == pytest.approx(0.9, abs=1e-3)  # bar ends and both instruments
+    assert probability_of("P64", "violin", bars=1) == pytest.approx(0.1, abs=1e-3)
+    assert probability_of("#41", "violin,viola", bars=2) == pytest.approx(0.1, abs=1e-3)  # the flute's place too
+    assert probability_of("#41", "violin,viola", bars=1) == pytest.approx(0.9, abs=1e-3)  # it has yet to play
+    assert probability_of("EOS", "violin,viola", bars=1) == 0
