@@ -7,7 +7,6 @@ python scripts/build_docs.py --check   exit 1 and name the files that do not mat
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import types
 import typing
@@ -179,14 +178,38 @@ def drawn_masks() -> str:
     return "\n".join(f"{title}:\n\n```text\n{drawing}```\n" for title, drawing in drawings)
 
 
+def sizes_table() -> str:
+    """True parameter counts of every size, from models without memory."""
+    import torch
+
+    from meloformer.model.meloformer import MeloFormer
+    from meloformer.settings import SIZES, ModelSettings
+
+    lines = [
+        "| size | layers | width | heads | embeddings | regular stream | summary stream | total |",
+        "|---" * 8 + "|",
+    ]
+    sizes: tuple[Any, ...] = tuple(SIZES)
+    for size in sizes:
+        settings = ModelSettings.of_size(size)
+        with torch.device("meta"):
+            counts = MeloFormer(settings).parameter_counts()
+        shape = (settings.num_layers, settings.dim, settings.num_heads)
+        lines.append(" | ".join([f"| `{size}`", *(f"{number:,}" for number in (*shape, *counts.values()))]) + " |")
+    return "\n".join(lines)
+
+
 def attention_page() -> str:
-    """docs/attention.md with its drawings made again."""
-    begin, end = "<!-- drawn: begin -->\n", "<!-- drawn: end -->"
+    """docs/attention.md with its drawings and its table of sizes made again."""
     text = (DOCS / "attention.md").read_text(encoding="utf-8")
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if len(pattern.findall(text)) != 1:
-        raise SystemExit("docs/attention.md has no single place for the masks")
-    return pattern.sub(lambda _: f"{begin}\n{drawn_masks()}\n{end}", text)
+    for name, build in (("drawn", drawn_masks), ("sizes", sizes_table)):
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, found_begin, rest = text.partition(begin)
+        _, found_end, after = rest.partition(end)
+        if not (found_begin and found_end):
+            raise SystemExit(f"docs/attention.md has no {begin.strip()} with its end")
+        text = f"{before}{begin}\n{build().rstrip()}\n\n{end}{after}"
+    return text
 
 
 PAGES: dict[str, Callable[[], str]] = {

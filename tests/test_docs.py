@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from meloformer.midi.quality import RULES
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "build_docs.py"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,3 +73,14 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert path.exists(), f"{page.name} links to {target}"
         if anchor:
             assert anchor in anchors_of(path), f"{page.name} links to {target}"
+
+
+def test_every_reason_to_reject_a_file_is_explained() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "meloformer").rglob("*.py")]
+    named = r'(?:RejectError\(\s*|Reject\([\w.]+, |broken = )"([a-z-]+)"'
+    reasons = {reason for source in sources for reason in re.findall(named, source)} | set(RULES)
+    assert {"not-midi", "unsupported-meter", "crashed", "no-notes", "duplicate", "too-short"} <= reasons
+    page = (ROOT / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    explained = {word for row in rows for word in re.findall(r"`([a-z-]+)`", row)}
+    assert reasons == explained
