@@ -77,7 +77,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 def test_every_reason_to_reject_a_file_is_explained() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "meloformer").rglob("*.py")]
-    named = r'(?:RejectError\(\s*|Reject\([\w.]+, |broken = )"([a-z-]+)"'
+    named = r'(?:RejectError\(\s*|Reject\([\w.]+, |broken = |reason, message = )"([a-z-]+)"'
     reasons = {reason for source in sources for reason in re.findall(named, source)} | set(RULES)
     assert {"not-midi", "unsupported-meter", "crashed", "no-notes", "duplicate", "too-short"} <= reasons
     page = (ROOT / "docs" / "pipeline.md").read_text(encoding="utf-8")
