@@ -25,7 +25,7 @@ HeadFamily = Literal["union", "track", "ensemble", "onset", "pitch"]
 class Section(BaseModel):
     """Base of all sections: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -119,11 +119,11 @@ class ModelSettings(Section):
     """The transformer. ``size`` fills in what is not given."""
 
     size: Size = "small"
-    """Row of the table of sizes that the next five fields default to."""
+    """Row of the table of sizes that the next six fields default to."""
     num_layers: Positive = Field(default=0, validate_default=False)
     """Number of layers."""
     dim: Positive = Field(default=0, validate_default=False)
-    """Width of the residual streams; a multiple of the number of heads, with an even head size."""
+    """Width of the residual streams; a multiple of the number of heads, and a head size divisible by 4."""
     ffn_dim: Positive = Field(default=0, validate_default=False)
     """Width inside a SwiGLU."""
     heads: dict[HeadFamily, Positive] = Field(default_factory=dict)
@@ -154,7 +154,7 @@ class ModelSettings(Section):
                 num_heads = sum(given["heads"].values())
             except (AttributeError, TypeError):
                 num_heads = 0
-            if row.num_kv_heads == row.num_heads or num_heads % row.num_kv_heads:
+            if num_heads and (row.num_kv_heads == row.num_heads or num_heads % row.num_kv_heads):
                 filled["num_kv_heads"] = num_heads
         return {**filled, **given}
 
@@ -179,11 +179,6 @@ class ModelSettings(Section):
     def head_dim(self) -> int:
         """Width of one head."""
         return self.dim // self.num_heads
-
-    @property
-    def head_families(self) -> tuple[HeadFamily, ...]:
-        """(num_heads) the family of every head."""
-        return tuple(family for family, count in self.heads.items() for _ in range(count))
 
     @classmethod
     def of_size(cls, size: Size, **changes: Any) -> ModelSettings:
@@ -362,8 +357,19 @@ def validate_settings(record: dict[str, Any]) -> Settings:
 
 
 def to_toml(settings: Settings) -> str:
-    """The settings as TOML that ``--config`` takes; fields that are ``None`` are left out."""
-    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+    """The settings as TOML that ``--config`` takes.
+
+    Fields that are ``None`` are left out, and so are fields of the model that its size says, so that another ``--size``
+    beside the file really is another size.
+    """
+    record = settings.model_dump(mode="json", exclude_none=True)
+    of_size = ModelSettings.of_size(settings.model.size).model_dump(mode="json")
+    record["model"] = {
+        name: value
+        for name, value in record["model"].items()
+        if name not in (*SizeRow._fields, "heads") or value != of_size[name]
+    }
+    return tomli_w.dumps(record)
 
 
 def _parse_value(text: str) -> Any:

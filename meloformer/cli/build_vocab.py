@@ -33,7 +33,7 @@ def build_vocab_command(
 
     settings = load_settings(config, overrides, {"pack.workers": workers})
     with console.progress("count", quiet=quiet) as bar:
-        vocabulary, report = count_tokens(sources, settings, progress=lambda done, total: bar(done, total, ""))
+        vocabulary, report = count_tokens(sources, settings, progress=bar)
     counts = np.array(vocabulary.counts)
     if prune:
         vocabulary = vocabulary.pruned(counts)

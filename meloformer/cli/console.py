@@ -6,12 +6,13 @@ import errno
 import functools
 import json
 import os
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Protocol
 
 import typer
 from rich.console import Console
@@ -57,11 +58,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     _out.print(drawn)
 
 
+class Progress(Protocol):
+    """Shows how far a command is."""
+
+    def __call__(self, done: int, total: int, remark: str = "") -> None:
+        """``done`` of ``total``, and something to say beside it."""
+        ...
+
+
 @contextmanager
-def progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+def progress(label: str, *, quiet: bool) -> Iterator[Progress]:
     """A bar on a terminal, a line now and then elsewhere; gives a function of (done, total, remark)."""
     if quiet:
-        yield lambda _done, _total, _remark="": None
+        yield _no_progress
     elif _err.is_terminal:
         with _bar(label) as update:
             yield update
@@ -69,15 +78,20 @@ def progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int, str], N
         yield _plain_progress(label)
 
 
+def _no_progress(done: int, total: int, remark: str = "") -> None:
+    """Show nothing."""
+
+
 @contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _bar(label: str) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
 
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[remark]}"),
     )  # fmt: skip
-    with Progress(*columns, console=_err, expand=True) as bar:
+    with RichProgress(*columns, console=_err, expand=True) as bar:
         task = bar.add_task(escape(label), total=None, rate="", remark="")
 
         def update(done: int, total: int, remark: str = "") -> None:
@@ -88,7 +102,7 @@ def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
         yield update
 
 
-def _plain_progress(label: str) -> Callable[[int, int, str], None]:
+def _plain_progress(label: str) -> Progress:
     started = last = time.monotonic()
 
     def update(done: int, total: int, remark: str = "") -> None:
@@ -120,7 +134,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
         except MeloFormerError as error:
             _fail(str(error), 1)
         except KeyboardInterrupt as stop:
-            _fail(str(stop) or "interrupted", INTERRUPTED)
+            _fail(str(stop) or f"interrupted; to start over: {shlex.join(['meloformer', *sys.argv[1:]])}", INTERRUPTED)
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meloformer.cli import console, options
+from meloformer.cli.generate import write_pieces
+from meloformer.cli.train import ProgressObserver, show_result
 
+if TYPE_CHECKING:
+    from meloformer.settings import Settings
+    from meloformer.training.loop import TrainResult
+
+RUN_PARTS = {"settings.toml", "vocab.json", "metrics.jsonl", "loss.png", "checkpoints"}
+"""What a run's folder holds."""
 CORPORA = ("corpus:bach", "corpus:haydn", "corpus:mozart", "corpus:beethoven")
 """Public-domain music that music21 brings along: chorales and string quartets."""
 RECIPE = (
@@ -27,6 +36,10 @@ RECIPE = (
     "generation.temperature=0.95",
 )
 """What turns out to be worth listening to after a few minutes on two cores."""
+
+
+PIECES = {"chorale": "choir", "quartet": "violin,viola,cello"}
+"""Name of a piece -> the instruments that play it."""
 
 
 @console.reports_errors
@@ -48,52 +61,73 @@ def demo_command(
 
     given = {"training.steps": steps, "training.seed": seed, "generation.seed": seed}
     settings = load_settings(config, overrides, given, recipe=RECIPE)
+    _refuse_foreign(out)
     console.say("1/3  reading Bach chorales and string quartets of Haydn, Mozart and Beethoven", quiet=quiet)
     with console.progress("pack", quiet=quiet) as bar:
-        report = pack_pieces(list(CORPORA), out / "shards", settings, progress=lambda done, total: bar(done, total, ""))
-
-    from meloformer.cli.generate import write_pieces
-    from meloformer.cli.train import ProgressObserver, show_result
-    from meloformer.generation.generate import generate
-    from meloformer.model.weights import load
-    from meloformer.training.loop import train
-
-    console.say("2/3  training a tiny model", quiet=quiet)
-    shutil.rmtree(out / "run", ignore_errors=True)
-    with console.progress("train", quiet=quiet) as bar:
-        finished = train(out / "shards", out / "run", settings, observer=ProgressObserver(bar))
-    if finished.interrupted:
-        raise KeyboardInterrupt(
-            f"interrupted at step {finished.step}; what was learnt is kept: meloformer generate --checkpoint {out}/run"
-        )
-    console.say("3/3  writing two pieces of 16 bars", quiet=quiet)
-    model = load(out / "run")
-    chorale, quartet = "choir", "violin,viola,cello"
-    pieces = []
-    with console.progress("bars", quiet=quiet) as bar:
-        for number, instruments in enumerate((chorale, quartet)):
-            wished = settings.generation.model_copy(update={"instruments": instruments})
-
-            def update(done: int, total: int, before: int = number) -> None:
-                bar(before * total + done, 2 * total, "")
-
-            pieces += generate(model, settings=wished, progress=update)
-    records = write_pieces(pieces, model, out, ["chorale", "quartet"])
+        report = pack_pieces(list(CORPORA), out / "shards", settings, progress=bar)
+    console.say(f"2/3  training a model of size {settings.model.size}", quiet=quiet)
+    finished = _train(out, settings, quiet=quiet)
+    bars = settings.generation.bars
+    console.say(f"3/3  writing {len(PIECES)} pieces of {bars} {'bar' if bars == 1 else 'bars'}", quiet=quiet)
+    records = _write(out, settings, quiet=quiet)
     shutil.copyfile(out / "run" / "loss.png", out / "loss.png")
     if as_json:
-        validation, baseline = finished.validation, finished.baseline
-        console.json_result(
-            {
-                "files": report.to_dict(),
-                "seconds_training": round(finished.seconds, 1),
-                "validation": validation.to_dict() if validation else None,
-                "unigram_baseline": baseline.to_dict() if baseline else None,
-                "pieces": records,
-                "loss_curve": str(out / "loss.png"),
-            }
-        )
+        facts = {"files": report.to_dict(), "training": finished.to_dict(), "pieces": records}
+        console.json_result({**facts, "loss_curve": str(out / "loss.png")})
         return
     show_result(finished, as_json=False)
     rows = [(record["file"], record["bars"], record["notes"], record["picture"]) for record in records]
     console.table("new pieces", ("file", "bars", "notes", "piano roll"), rows)
     console.result(f"loss curve: {out / 'loss.png'}   model: {out / 'run'}")
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Only an earlier demo is replaced.
+
+    Raises:
+        OutputError: ``out`` is a file, or holds what no demo made.
+    """
+    from meloformer.errors import OutputError
+
+    elsewhere = "choose another --out"
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file, not a folder", elsewhere)
+    pieces = {f"{name}{suffix}" for name in PIECES for suffix in (".mid", ".png")}
+    parts = {out: {"shards", "run", "loss.png", *pieces}, out / "run": RUN_PARTS}
+    for folder, known in parts.items():
+        foreign = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
+        if foreign:
+            raise OutputError(f"{folder} holds {foreign[0]}, which no demo made, so it is not replaced", elsewhere)
+
+
+def _train(out: Path, settings: Settings, *, quiet: bool) -> TrainResult:
+    """Train on the demo's shards; an earlier demo's run goes."""
+    from meloformer.training.loop import train
+
+    shutil.rmtree(out / "run", ignore_errors=True)
+    with console.progress("train", quiet=quiet) as bar:
+        finished = train(out / "shards", out / "run", settings, observer=ProgressObserver(bar))
+    if finished.interrupted:
+        again = shlex.join(["meloformer", "generate", "--checkpoint", str(out / "run")])
+        raise KeyboardInterrupt(f"interrupted at step {finished.step}; what was learnt is kept: {again}")
+    return finished
+
+
+def _write(out: Path, settings: Settings, *, quiet: bool) -> list[dict[str, Any]]:
+    """Write one piece for each of ``PIECES``, or all for the instruments that the settings name."""
+    from meloformer.generation.generate import generate
+    from meloformer.model.device import choose_device
+    from meloformer.model.weights import load
+
+    model = load(out / "run", device=choose_device(settings.generation.device))
+    pieces = []
+    with console.progress("bars", quiet=quiet) as bar:
+        for number, instruments in enumerate(PIECES.values()):
+            wished = {"instruments": settings.generation.instruments or instruments, "num": 1}
+
+            def update(done: int, total: int, before: int = number) -> None:
+                bar(before * total + done, len(PIECES) * total)
+
+            chosen = settings.generation.model_copy(update=wished)
+            pieces += generate(model, settings=chosen, progress=update)
+    return write_pieces(pieces, model, out, list(PIECES))

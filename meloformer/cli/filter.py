@@ -30,5 +30,5 @@ def filter_command(
 
     settings = load_settings(config, overrides, {"pack.workers": workers})
     with console.progress("filter", quiet=quiet) as bar:
-        report = filter_pieces(sources, out, settings, progress=lambda done, total: bar(done, total, ""))
+        report = filter_pieces(sources, out, settings, progress=bar)
     show_report(report, out, as_json=as_json, quiet=quiet)

@@ -62,7 +62,7 @@ def generate_command(
 
     model = load(source, device=choose_device(settings.generation.device))
     with console.progress("bars", quiet=quiet) as bar:
-        pieces = generate(model, settings=settings.generation, progress=lambda done, total: bar(done, total, ""))
+        pieces = generate(model, settings=settings.generation, progress=bar)
     first = settings.generation.seed
     records = write_pieces(pieces, model, out, [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)])
     if as_json:
@@ -81,6 +81,7 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
     from meloformer.errors import OutputError
     from meloformer.midi.bars import ticks_to_seconds
     from meloformer.midi.picture import piano_roll
+    from meloformer.midi.score import ending_with_its_bars
     from meloformer.midi.write import write_midi
     from meloformer.tokens.decode import decode
 
@@ -90,7 +91,7 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
         raise OutputError(f"cannot write {out}: {error.strerror or error}", "choose another --out") from None
     records = []
     for ids, name in zip(pieces, names, strict=True):
-        score = decode(ids, model.vocabulary)
+        score = ending_with_its_bars(decode(ids, model.vocabulary))
         assert score.chords is not None
         path = out / f"{name}.mid"
         write_midi(score, path)

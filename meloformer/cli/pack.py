@@ -34,5 +34,5 @@ def pack_command(
     settings = load_settings(config, overrides, {"pack.workers": workers, "pack.level": level})
     vocabulary = None if vocab is None else Vocabulary.load(vocab)
     with console.progress("pack", quiet=quiet) as bar:
-        report = pack_pieces(sources, out, settings, vocabulary, progress=lambda done, total: bar(done, total, ""))
+        report = pack_pieces(sources, out, settings, vocabulary, progress=bar)
     show_report(report, out, as_json=as_json, quiet=quiet)

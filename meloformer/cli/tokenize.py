@@ -40,7 +40,7 @@ def tokenize_command(
         _print_tokens(sources[0], settings, vocabulary or Vocabulary.default(), as_json=as_json)
         return
     with console.progress("tokenize", quiet=quiet) as bar:
-        report = tokenize_pieces(sources, out, settings, vocabulary, progress=lambda done, total: bar(done, total, ""))
+        report = tokenize_pieces(sources, out, settings, vocabulary, progress=bar)
     show_report(report, out, as_json=as_json, quiet=quiet)
 
 

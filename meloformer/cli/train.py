@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class ProgressObserver:
     """Shows a run as one line: loss, validation, tokens/s."""
 
-    def __init__(self, update: Callable[[int, int, str], None]) -> None:
+    def __init__(self, update: console.Progress) -> None:
         self._update = update
         self._total = 0
         self._validation = ""
@@ -89,7 +90,7 @@ def train_command(
     if finished.interrupted:
         raise KeyboardInterrupt(
             f"interrupted at step {finished.step:,} of {finished.total_steps:,}, saved; go on with: "
-            f"meloformer train {shards} --out {run} --resume"
+            + shlex.join(["meloformer", "train", str(shards), "--out", str(run), "--resume"])
         )
     show_result(finished, as_json=as_json)
     console.say(f"wrote {run}; try: meloformer generate --checkpoint {run}", quiet=quiet)
@@ -99,20 +100,11 @@ def show_result(finished: TrainResult, *, as_json: bool) -> None:
     """Print losses beside their baseline."""
     validation, baseline = finished.validation, finished.baseline
     if as_json:
-        record: dict[str, Any] = {
-            "run": str(finished.run),
-            "steps": finished.step,
-            "seconds": round(finished.seconds, 2),
-            "loss": None
-            if finished.loss != finished.loss
-            else finished.loss,  # NaN where a resumed run had no step left
-            "validation": validation.to_dict() if validation else None,
-            "unigram_baseline": baseline.to_dict() if baseline else None,
-        }
-        console.json_result(record)
+        console.json_result(finished.to_dict())
         return
     if validation is None or baseline is None:
-        console.result(f"loss {finished.loss:.3f} nats a token; the shards have no validation documents")
+        said = "no step was left to take" if math.isnan(finished.loss) else f"loss {finished.loss:.3f} nats a token"
+        console.result(f"{said}; the shards have no validation documents")
         return
     rows = [
         ("model", f"{validation.per_token:.3f}", f"{validation.per_note:.3f}"),

@@ -143,8 +143,9 @@ def _draw_notes(axes: Axes, score: Score, row: Row, *, low: int, high: int) -> N
     bottom, top = score.pitch[within] - 0.43, score.pitch[within] + 0.43
     corners = np.stack([left, bottom, left, top, right, top, right, bottom], axis=1).reshape(-1, 4, 2)
     opacity = 0.45 + 0.55 * score.velocity[within] / 127
+    colour_of = {program: _colour(score, program) for program in np.unique(score.program[within]).tolist()}
     colours = [
-        to_rgba(_colour(score, program), alpha)
+        to_rgba(colour_of[program], alpha)
         for program, alpha in zip(score.program[within].tolist(), opacity.tolist(), strict=True)
     ]
     axes.add_collection(PolyCollection(list(corners), facecolors=colours, linewidths=0))

@@ -142,6 +142,11 @@ def make_score(
     )
 
 
+def ending_with_its_bars(score: Score) -> Score:
+    """The score with every note that would ring past its end cut there."""
+    return score.with_changes(duration_ticks=np.minimum(score.duration_ticks, score.end_ticks - score.onset_ticks))
+
+
 def _sorted_map(events: object, *, width: int, default: tuple[int, ...]) -> np.ndarray:
     """(K, width) int64 events with strictly ascending ticks from 0 on; the last of several at one tick counts."""
     table = np.asarray(events, dtype=np.int64).reshape(-1, width)

@@ -47,7 +47,7 @@ def find_sources(arguments: Sequence[str | Path]) -> list[Source]:
         InputError: A path does not exist or cannot be read, or nothing below it is a MIDI or score file.
     """
     names = list(dict.fromkeys(str(argument) for argument in arguments))
-    last_parts = Counter(Path(name).name for name in names)
+    last_parts = Counter(_last_part(name) for name in names)
     found: dict[tuple[str, int | None], Source] = {}
     for name in names:
         sources = list(_sources_of(name))
@@ -56,9 +56,15 @@ def find_sources(arguments: Sequence[str | Path]) -> list[Source]:
             raise InputError(f"there is no music in {name} (looked for {kinds})")
         for source in sources:
             if len(names) > 1:
-                source = _renamed(source, name, is_unique=last_parts[Path(name).name] == 1)
+                source = _renamed(source, name, is_unique=last_parts[_last_part(name)] == 1)
             found.setdefault((os.path.abspath(source.path), source.tune), source)  # noqa: PTH100 (links stay apart)
     return sorted(found.values(), key=lambda source: source.name)
+
+
+def _last_part(argument: str) -> str:
+    """The last part of a path; of ``.`` and ``..`` that of what they stand for."""
+    name = Path(argument).name
+    return name if name not in ("", "..") else Path(argument).resolve().name
 
 
 def _renamed(source: Source, argument: str, *, is_unique: bool) -> Source:
@@ -66,7 +72,7 @@ def _renamed(source: Source, argument: str, *, is_unique: bool) -> Source:
     if argument.startswith(CORPUS):
         return replace(source, name=f"{CORPUS}{source.name}")
     if Path(argument).is_dir():
-        return replace(source, name=f"{Path(argument).name if is_unique else argument}/{source.name}")
+        return replace(source, name=f"{_last_part(argument) if is_unique else argument}/{source.name}")
     return source if is_unique else replace(source, name=str(Path(argument).parent / source.name))
 
 

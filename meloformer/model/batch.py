@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -91,11 +91,6 @@ class Batch:
         }
         ids = stacked([np.asarray(row, dtype=np.int64) for row in rows], length, PAD)
         return cls(ids=ids, **per_token, **per_bar, vocabulary_sha256=vocabulary.sha256)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: column.to(device) for name, column in columns.items() if torch.is_tensor(column)})
 
     @property
     def num_targets(self) -> int:

@@ -6,6 +6,8 @@ import torch
 
 from meloformer.errors import SettingsError
 
+DEVICE_TYPES = ("cpu", "cuda", "mps")
+
 
 def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where it is present, else the CPU; any other name must be a device that is present.
@@ -17,6 +19,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICE_TYPES:
+            raise RuntimeError(f"only {', '.join(DEVICE_TYPES)} can")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:120]

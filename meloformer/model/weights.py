@@ -149,7 +149,7 @@ def checkpoints_of(run: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True)  # 1000000 after 999999
 
 
-def newest_good_checkpoint(run: Path) -> Path:
+def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     """The newest checkpoint of a run that is whole; damaged ones are passed over with a warning.
 
     Raises:
@@ -157,11 +157,11 @@ def newest_good_checkpoint(run: Path) -> Path:
     """
     for folder in checkpoints_of(run):
         try:
-            verify_checkpoint(folder)
+            state = verify_checkpoint(folder)
         except CheckpointError as error:
             warnings.warn(f"passed over: {error.message}", stacklevel=2)
         else:
-            return folder
+            return folder, state
     raise CheckpointError(f"{run} has no whole checkpoint", "train a model with `meloformer train`")
 
 
@@ -180,7 +180,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloForme
     path = Path(source)
     if path.is_dir():
         if not (path / WEIGHTS_FILE).is_file():
-            path = newest_good_checkpoint(path)
+            path, _ = newest_good_checkpoint(path)
         else:
             verify_checkpoint(path)
         path = path / WEIGHTS_FILE

@@ -41,8 +41,12 @@ def output_folder(path: Path, kind: str, owns: Collection[str]) -> Iterator[Path
         if place.exists():
             earlier = place.with_name(f".{place.name}.{os.getpid()}.old")
             place.rename(earlier)
-            beside.rename(place)
-            shutil.rmtree(earlier)
+            try:
+                beside.rename(place)
+            except OSError:
+                earlier.rename(place)
+                raise
+            shutil.rmtree(earlier, ignore_errors=True)
         else:
             beside.rename(place)
     except OSError as error:

@@ -60,7 +60,7 @@ class Attributes:
     """(M,) where the bar ends, in steps from the start of its document."""
 
 
-def _carried(values: np.ndarray, is_setter: np.ndarray) -> np.ndarray:
+def carried(values: np.ndarray, is_setter: np.ndarray) -> np.ndarray:
     """(T,) at every position the value of the last setter at or before it, ``NONE`` before the first."""
     last = np.maximum.accumulate(np.where(is_setter, np.arange(len(values)), -1))
     return np.where(last >= 0, values[last], NONE)
@@ -83,10 +83,10 @@ def attributes(row: np.ndarray, vocabulary: Vocabulary) -> Attributes:
     is_note = (types >= NOTE_TYPES[0]) & (types <= NOTE_TYPES[-1])
     document, bar, before_chord = _documents_and_bars(types, is_pad, is_chord)
     instrument = np.where(is_note | (types == TokenType.INSTRUMENT), values, GLOBAL)
-    instrument = _carried(instrument, ~is_note)
+    instrument = carried(instrument, ~is_note)
     instrument[instrument == NONE] = GLOBAL
-    onset = _carried(np.where(types == TokenType.ONSET, values, NONE), (types == TokenType.ONSET) | ~is_note)
-    pitch = _carried(np.where(types == TokenType.PITCH, values, NONE), (types == TokenType.PITCH) | ~is_note)
+    onset = carried(np.where(types == TokenType.ONSET, values, NONE), (types == TokenType.ONSET) | ~is_note)
+    pitch = carried(np.where(types == TokenType.PITCH, values, NONE), (types == TokenType.PITCH) | ~is_note)
     bar_first, bar_last = _bounds(bar)
     bar_document = document[bar_first]
     meter_steps = _meter_steps(types, values, document)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meloformer.midi.score import DRUMS
-from meloformer.tokens.attributes import GLOBAL, attributes
+from meloformer.tokens.attributes import GLOBAL, attributes, carried
 from meloformer.tokens.ensemble import ENSEMBLE_RANK
 from meloformer.tokens.grid import MAX_BAR_STEPS, METER_STEPS
 from meloformer.tokens.vocabulary import (
@@ -27,6 +27,8 @@ from meloformer.tokens.vocabulary import (
     FIRST_ID,
     NUM_CANONICAL,
     NUM_TOKEN_TYPES,
+    PAD,
+    UNK,
     TokenType,
     Vocabulary,
 )
@@ -104,7 +106,8 @@ def _name(canonical: np.ndarray, at: int) -> str:
 
 def _violations(canonical: np.ndarray) -> list[tuple[np.ndarray, str]]:
     """Positions of every kind of problem, the most basic kinds first."""
-    facts = attributes(canonical, Vocabulary.default())
+    without_padding = np.where(canonical == PAD, UNK, canonical)  # as wrong, but it does not part a bar in two
+    facts = attributes(without_padding, Vocabulary.default())
     types, values = facts.type, CANONICAL_VALUE[canonical]
     index = np.arange(len(types))
     previous_type = np.append(T.PAD, types[:-1])
@@ -123,9 +126,10 @@ def _violations(canonical: np.ndarray) -> list[tuple[np.ndarray, str]]:
     rank = ENSEMBLE_RANK[values[at]]
     late = (rank[1:] <= rank[:-1]) & (facts.bar[at[1:]] == facts.bar[at[:-1]])
     found.append((at[1:][late], "its cell comes too late in the bar, or twice"))
-    bar_steps = facts.bar_end_time - np.append(0, facts.bar_end_time[:-1])
+    meter = carried(values, types == T.METER)
+    bar_steps = np.where(meter >= 0, METER_STEPS[meter], MAX_BAR_STEPS)
     at = index[types == T.ONSET]
-    found.append((at[values[at] >= bar_steps[facts.bar[at]]], "it lies past the end of the bar"))
+    found.append((at[values[at] >= bar_steps[at]], "it lies past the end of the bar"))
     found += _note_violations(types, values, cell, facts.onset, facts.instrument)
     type_at = np.append(types, T.PAD)
     expected_at = np.flatnonzero(opens_cell) + 2  # behind the onset and the pitch
@@ -167,7 +171,6 @@ class GrammarState:
 
     def __init__(self, vocabulary: Vocabulary | None = None) -> None:
         self.vocabulary = vocabulary or Vocabulary.default()
-        self.num_tokens = 0
         self.last = T.PAD
         """Type of the latest token; PAD before BOS."""
         self.bar = -1
@@ -243,7 +246,6 @@ class GrammarState:
             case _:
                 pass
         self.last = token_type
-        self.num_tokens += 1
 
     def _open_cell(self, instrument: int) -> None:
         self.instrument = instrument

@@ -6,8 +6,8 @@
       #33  T0 P36 D12 V22 | T24 P43 D12         ; Electric Bass (finger)
     bar 2 F:maj
 
-Text -> ids -> text is exact for what :func:`to_text` writes. Bar numbers, comments after ``;`` and blank lines are for
-people and may be changed or left out.
+Text -> ids -> text is exact for what :func:`to_text` writes. Bar numbers are for people and may be any, comments
+after ``;`` and blank lines may be left out.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ NUM_CANONICAL = len(CANONICAL_NAMES)
 FIRST_ID = {token_type: int(np.argmax(CANONICAL_TYPE == token_type)) for token_type in TokenType}
 """Canonical id of the first token of every type; all but durations count up from there by value."""
 
-PAD, BOS, EOS, SEP = (FIRST_ID[t] for t in (TokenType.PAD, TokenType.BOS, TokenType.EOS, TokenType.SEP))
+PAD, BOS, EOS, _, SEP, UNK = (FIRST_ID[token_type] for token_type in SPECIAL_TYPES)
 """Canonical ids. Special tokens are never pruned, so these hold in every vocabulary."""
 
 
@@ -218,12 +218,17 @@ class Vocabulary:
                 raise KeyError("format")
             version, grid, digest = record["version"], record["grid"], record["sha256"]
             names, counts = [str(name) for name in record["tokens"]], record.get("counts")
+            if counts is not None and not all(type(count) is int for count in counts):
+                raise TypeError("counts are not whole numbers")
         except (ValueError, KeyError, TypeError) as error:
             raise VocabularyError(f"{where} is not a MeloFormer vocabulary ({error})", again) from None
         if (version, grid) != (FORMAT_VERSION, STEPS_PER_QUARTER):
             wanted = f"version {FORMAT_VERSION} and grid {STEPS_PER_QUARTER}"
             raise VocabularyError(f"{where} has version {version} and grid {grid}, not {wanted}", again)
-        vocabulary = Vocabulary(names, counts)
+        try:
+            vocabulary = Vocabulary(names, counts)
+        except VocabularyError as error:
+            raise VocabularyError(f"{where}: {error.message}", again) from None
         if vocabulary.sha256 != digest:
             raise VocabularyError(f"{where} says sha256 {digest}, but its tokens have {vocabulary.sha256}", again)
         return vocabulary

@@ -23,7 +23,6 @@ from meloformer.model.weights import (
     newest_good_checkpoint,
     save_weights,
     sha256_of,
-    verify_checkpoint,
     write_tensors,
 )
 from meloformer.training.optimizer import Optimizers
@@ -100,8 +99,7 @@ def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, fac
     """
     for left_over in (run / "checkpoints").glob(".*.part"):  # of a process that was killed while it wrote
         shutil.rmtree(left_over, ignore_errors=True)
-    folder = newest_good_checkpoint(run)
-    state = verify_checkpoint(folder)
+    folder, state = newest_good_checkpoint(run)
     if state.get("version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder} has version {state.get('version')!r}, this program reads version {FORMAT_VERSION}",
@@ -121,7 +119,7 @@ def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, fac
         if saved.get(name) != value:
             raise CheckpointError(
                 f"{folder} was made with {name} = {saved.get(name)}, not {value}",
-                "resume with the settings that the run began with, or start another with --out",
+                "resume with the data and settings that the run began with, or start another with --out",
             )
     model.load_state_dict(load_weights(folder / WEIGHTS_FILE, device=model.device).state_dict())
     _restore_optimizers(optimizers, load_file(folder / OPTIMIZER_FILE), folder)

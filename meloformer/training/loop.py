@@ -185,7 +185,7 @@ def _begin(shards: Path, run: Path, settings: Settings, *, resume: bool) -> _Run
     optimizers = make_optimizers(model, settings.training)
     position = Position()
     if resume and checkpoints_of(run):
-        position = load_checkpoint(run, model, optimizers, facts=_facts(settings))
+        position = load_checkpoint(run, model, optimizers, facts=_facts(plan, settings))
     validation = [
         Batch.of(list(ids), plan.shards.vocabulary, device=device)
         for ids in plan.validation_rows(settings.training.eval_rows)
@@ -208,7 +208,7 @@ def _save(run: Path, state: _Run, settings: Settings) -> None:
         state.optimizers,
         state.position,
         keep=settings.training.keep_checkpoints,
-        facts=_facts(settings),
+        facts=_facts(state.plan, settings),
     )
 
 
@@ -222,10 +222,11 @@ def _batches(state: _Run) -> Iterator[Batch]:
         state.position = replace(state.position, epoch=state.position.epoch + 1, batch=0)
 
 
-def _facts(settings: Settings) -> dict[str, Any]:
+def _facts(plan: Plan, settings: Settings) -> dict[str, Any]:
     """What a resumed run must have in common with the run that it goes on from; the rest may change."""
     names = ("seq_len", "batch_size", "accumulation", "optimizer", "seed")
     return {
+        "training data": plan.training.documents.fingerprint,
         **{f"model.{name}": value for name, value in settings.model.model_dump(mode="json").items()},
         **{f"training.{name}": getattr(settings.training, name) for name in names},
     }

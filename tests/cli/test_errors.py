@@ -185,3 +185,23 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().err
     assert "No space left on device (shards/train-00000.hid.zst)" in printed
     assert len(printed.splitlines()) == 1
+
+
+def test_a_demo_leaves_what_no_demo_made(meloformer: Run, tmp_path: Path) -> None:
+    (tmp_path / "proj" / "run").mkdir(parents=True)
+    (tmp_path / "proj" / "run" / "thesis.txt").write_text("years of work")
+    assert_one_line(meloformer("demo", "--out", "proj"), "thesis.txt", "--out")
+    assert (tmp_path / "proj" / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_damaged_vocabulary_is_named_with_the_next_command(meloformer: Run, songs: Path, tmp_path: Path) -> None:
+    assert meloformer("build-vocab", songs).returncode == 0
+    record = json.loads((tmp_path / "vocab.json").read_text())
+    for counts in (5, ["a"], [None] * len(record["tokens"])):
+        (tmp_path / "vocab.json").write_text(json.dumps({**record, "counts": counts}))
+        assert_one_line(meloformer("pack", songs, "--vocab", "vocab.json"), "vocab.json", "build-vocab")
+
+
+def test_infinity_is_no_setting(meloformer: Run, shards: Path) -> None:
+    assert_one_line(meloformer("train", shards, "--set", "training.learning_rate=inf"), "training.learning_rate")
+    assert_one_line(meloformer("train", shards, "--device", "meta"), "meta", "--device cpu")

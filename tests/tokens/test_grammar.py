@@ -64,6 +64,8 @@ def test_the_example_is_valid() -> None:
         ("BOS C:maj 4/4 120 SEP EOS", 4),
         ("BOS C:maj 4/4 120 EOS EOS", 5),
         ("BOS C:maj 4/4 120 EOS PAD", 5),
+        ("BOS C:maj 8/4 120 #0 T62 1/4 P60 D3 V3 EOS", 6),
+        ("BOS C:maj 8/4 120 #0 T62 PAD P60 D3 V3 EOS", 6),
     ],
 )
 def test_both_forms_find_the_first_wrong_token(text: str, position: int) -> None:

@@ -91,7 +91,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint_and_nothing_half_wri
     with pytest.raises(OutputError, match=r"cannot write the checkpoint .*step-000002.*--resume"):
         save(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["step-000001"]
-    assert newest_good_checkpoint(tmp_path).name == "step-000001"
+    assert newest_good_checkpoint(tmp_path)[0].name == "step-000001"
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_oldest_go_first_and_the_one_just_written_stays(tmp_path: Path) -> N
     for step in (999_998, 999_999, 1_000_000):
         save(tmp_path, step, keep=2)
     assert names(tmp_path) == ["step-1000000", "step-999999"]
-    assert newest_good_checkpoint(tmp_path).name == "step-1000000"
+    assert newest_good_checkpoint(tmp_path)[0].name == "step-1000000"
     save(tmp_path, 5, keep=1)  # a run that went on from an earlier checkpoint than the newest
     assert names(tmp_path) == ["step-000005", "step-1000000", "step-999999"]
 
@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path: Pa
     folder = save(tmp_path, 4)
     (folder / "state.json").write_text("{")
     again = save(tmp_path, 4)
-    assert newest_good_checkpoint(tmp_path) == again == folder
+    assert newest_good_checkpoint(tmp_path)[0] == again == folder
 
 
 def changed(folder: Path, **changes: Any) -> None:
@@ -127,7 +127,7 @@ def changed(folder: Path, **changes: Any) -> None:
     [
         ({"version": 99}, r"has version 99, this program reads version 1; resume with the MeloFormer that wrote it"),
         ({"vocabulary_sha256": "abc"}, r"has vocabulary abc, the shards have [0-9a-f]{64}; resume with the shards"),
-        ({"facts": {"training.seed": 4}}, r"was made with training\.seed = 4, not 3; resume with the settings"),
+        ({"facts": {"training.seed": 4}}, r"was made with training\.seed = 4, not 3; resume with the data"),
         ({"position": {"pace": 1}}, r"state\.json is damaged"),
         ({"position": None}, r"state\.json is damaged"),
     ],

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from meloformer.bench.music import practice_piece
 from meloformer.errors import CheckpointError, InputError, MeloFormerError, OutputError, ShardError
+from meloformer.midi.write import write_midi
 from meloformer.model.weights import load
 from meloformer.settings import Settings, load_settings
+from meloformer.shards.pipeline import pack_pieces
 from meloformer.shards.store import open_shards
 from meloformer.training.loop import train
 from meloformer.training.loss import Evaluation
@@ -241,3 +244,12 @@ def test_shards_that_cannot_be_trained_on_are_refused(
 def test_a_loss_that_is_not_finite_ends_the_run(tiny_shards: Path, tmp_path: Path) -> None:
     with pytest.raises(MeloFormerError, match=r"the loss is (nan|inf)"):
         train(tiny_shards, tmp_path / "run", settings_with("training.learning_rate=1e30", "training.clip_norm=1e30"))
+
+
+def test_a_run_does_not_go_on_with_other_data(tiny_shards: Path, tiny_settings: Settings, tmp_path: Path) -> None:
+    train(tiny_shards, tmp_path / "run", tiny_settings)
+    write_midi(practice_piece(99, num_bars=8), tmp_path / "other.mid")
+    only_training = load_settings(None, [*TINY, "pack.val_share=0"])
+    pack_pieces([tmp_path / "other.mid"], tmp_path / "other", only_training)
+    with pytest.raises(CheckpointError, match="was made with training data = "):
+        train(tmp_path / "other", tmp_path / "run", settings_with("training.steps=9"), resume=True)
