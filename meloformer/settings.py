@@ -213,7 +213,7 @@ class TrainingSettings(Section):
     """Passes whose gradients are added up before a step."""
     steps: Positive | None = None
     """Optimiser steps; by default what ``epochs`` amounts to."""
-    epochs: Annotated[float, Field(gt=0)] = 10
+    epochs: Annotated[float, Field(gt=0, le=1_000_000)] = 10
     """Passes over the training split; ignored where ``steps`` is given."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """``muon``: torch.optim.Muon for the matrices of the layers, AdamW for the rest. ``adamw``: AdamW for all."""
@@ -322,8 +322,11 @@ def load_settings(
     if config is not None:
         try:
             given = tomllib.loads(config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise SettingsError(f"cannot read the settings {config}: {error}") from None
+        except OSError as error:
+            raise SettingsError(f"cannot read the settings {config}: {error.strerror or error}") from None
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            said = "it is no text" if isinstance(error, UnicodeDecodeError) else error
+            raise SettingsError(f"the settings {config} are no TOML: {said}", "see docs/settings.md") from None
         for section, fields in given.items():
             if isinstance(fields, dict):
                 merged.setdefault(section, {}).update(fields)

@@ -27,9 +27,9 @@ def build_vocab_command(
     """
     import numpy as np
 
+    from meloformer.files import write_text
     from meloformer.settings import load_settings
     from meloformer.shards.count import count_tokens
-    from meloformer.shards.output import write_text
 
     settings = load_settings(config, overrides, {"pack.workers": workers})
     with console.progress("count", quiet=quiet) as bar:

@@ -48,8 +48,8 @@ def midi2txt_command(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a piece as HID text, to read and to edit."""
+    from meloformer.files import write_text
     from meloformer.settings import load_settings
-    from meloformer.shards.output import write_text
     from meloformer.tokens.text import to_text
     from meloformer.tokens.vocabulary import Vocabulary
 

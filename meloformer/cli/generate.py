@@ -23,9 +23,12 @@ def generate_command(
     bars: Annotated[int | None, typer.Option("--bars", help="Exactly this many bars.")] = None,
     num: Annotated[int | None, typer.Option("--num", help="Number of pieces.")] = None,
     instruments: Annotated[
-        str | None, typer.Option("--instruments", help='Only these, each at least once: "drums,bass,piano".')
+        str | None,
+        typer.Option(
+            "--instruments", help='Only these names, numbers or families, each at least once: "drums,bass,#0".'
+        ),
     ] = None,
-    tempo: Annotated[float | None, typer.Option("--tempo", help="Quarters a minute.")] = None,
+    tempo: Annotated[float | None, typer.Option("--tempo", help="Quarters a minute, to the nearest of 32.")] = None,
     meter: Annotated[str | None, typer.Option("--meter", help="Such as 3/4.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", help="Sample among this many tokens.")] = None,
@@ -61,6 +64,7 @@ def generate_command(
     from meloformer.model.weights import load
 
     model = load(source, device=choose_device(settings.generation.device))
+    make_folder(out)
     with console.progress("bars", quiet=quiet) as bar:
         pieces = generate(model, settings=settings.generation, progress=bar)
     first = settings.generation.seed
@@ -78,17 +82,13 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
     Raises:
         OutputError: ``out`` cannot be written.
     """
-    from meloformer.errors import OutputError
     from meloformer.midi.bars import ticks_to_seconds
     from meloformer.midi.picture import piano_roll
     from meloformer.midi.score import ending_with_its_bars
     from meloformer.midi.write import write_midi
     from meloformer.tokens.decode import decode
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}", "choose another --out") from None
+    make_folder(out)
     records = []
     for ids, name in zip(pieces, names, strict=True):
         score = ending_with_its_bars(decode(ids, model.vocabulary))
@@ -114,6 +114,20 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
             }
         )
     return records
+
+
+def make_folder(out: Path) -> None:
+    """A folder for pieces, made before the work begins.
+
+    Raises:
+        OutputError: ``out`` cannot be one.
+    """
+    from meloformer.errors import OutputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}", "choose another --out") from None
 
 
 def newest_run(runs: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meloformer.errors import OutputError
+from meloformer.files import whole_file
 from meloformer.midi.bars import BarGrid, bar_grid
 from meloformer.midi.chords import CHORD_NAMES, NO_CHORD
 from meloformer.midi.programs import drum_name, program_name
@@ -99,13 +98,8 @@ def piano_roll(score: Score, path: Path, *, title: str = "") -> None:
     bpm = 60e6 / float(score.tempo_us[0])
     facts = f"{_main_meter(grid)}, {bpm:.0f} bpm, {len(grid)} bars"
     figure.suptitle(f"{title}   ({facts})" if title else facts, fontsize=10)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as beside:
         figure.savefig(beside, format="png")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _rows(grid: BarGrid) -> list[Row]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
 from pathlib import Path
 
 import mido
 import numpy as np
 
-from meloformer.errors import OutputError
+from meloformer.files import whole_file
 from meloformer.midi.bars import bar_grid
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.programs import program_name
@@ -28,14 +27,8 @@ def write_midi(score: Score, path: str | Path) -> None:
     Raises:
         OutputError: The path cannot be written.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(Path(path)) as beside:
         beside.write_bytes(to_midi_bytes(score))
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def to_midi_bytes(score: Score) -> bytes:

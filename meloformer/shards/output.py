@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from meloformer.errors import OutputError
+from meloformer.files import cannot_write
 from meloformer.shards.manifest import format_of
 
 _ELSEWHERE = "choose another --out"
@@ -35,7 +36,7 @@ def output_folder(path: Path, kind: str, owns: Collection[str]) -> Iterator[Path
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
     except (OSError, ValueError, RuntimeError) as error:  # a null byte: ValueError; a loop of links: RuntimeError
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
     try:
         yield beside
         if place.exists():
@@ -50,7 +51,7 @@ def output_folder(path: Path, kind: str, owns: Collection[str]) -> Iterator[Path
         else:
             beside.rename(place)
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -73,27 +74,3 @@ def _refuse_foreign(path: Path, kind: str, owns: Collection[str]) -> None:
                 f"{path} holds {name}, which is no part of {kind}, so it is not replaced",
                 f"move {name} away, or {_ELSEWHERE}",
             )
-
-
-def _cannot_write(path: Path, error: Exception) -> OutputError:
-    return OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears only when it is whole.
-
-    Raises:
-        OutputError: The path cannot be written.
-    """
-    try:
-        place = path.resolve()
-        beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _cannot_write(path, error) from None
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(place)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise _cannot_write(path, error) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meloformer.errors import OutputError
+from meloformer.files import write_text
 from meloformer.midi.quality import reject_reason
 from meloformer.midi.sources import find_sources
 from meloformer.settings import FilterSettings, PackSettings, Settings
@@ -22,7 +23,7 @@ from meloformer.shards.manifest import (
     Split,
     sections_of,
 )
-from meloformer.shards.output import output_folder, write_text
+from meloformer.shards.output import output_folder
 from meloformer.shards.process import Piece, Reject, Result, Work, process_sources
 from meloformer.shards.report import Progress, Report
 from meloformer.shards.writing import write_line, write_shards

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from meloformer.files import write_text
 from meloformer.settings import PackSettings
 from meloformer.shards.format import SUFFIX, ShardWriter
 from meloformer.shards.manifest import (
@@ -27,7 +28,7 @@ from meloformer.shards.manifest import (
     Split,
     SplitCounts,
 )
-from meloformer.shards.output import output_folder, write_text
+from meloformer.shards.output import output_folder
 from meloformer.shards.process import Piece, Reject, Result
 from meloformer.shards.report import Report
 from meloformer.tokens.vocabulary import Vocabulary

@@ -243,6 +243,11 @@ class Vocabulary:
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the vocabulary {path}: {error}") from None
+        except OSError as error:
+            advice = "make one with `meloformer build-vocab`, or the shards again with `meloformer pack`"
+            raise InputError(f"cannot read the vocabulary {path}: {error.strerror or error}", advice) from None
+        except UnicodeDecodeError:
+            raise InputError(
+                f"the vocabulary {path} is no text", "give a vocab.json of `meloformer build-vocab`"
+            ) from None
         return Vocabulary.from_json(text, where=str(path))

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import torch
 
+from meloformer.errors import CheckpointError
+from meloformer.files import write_text
 from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import checkpoints_of
 from meloformer.settings import Settings, to_toml
-from meloformer.shards.output import write_text
 from meloformer.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from meloformer.training.interruption import stop_signals
 from meloformer.training.loss import Evaluation, evaluate, unigram_baseline
@@ -186,6 +187,11 @@ def _begin(shards: Path, run: Path, settings: Settings, *, resume: bool) -> _Run
     position = Position()
     if resume and checkpoints_of(run):
         position = load_checkpoint(run, model, optimizers, facts=_facts(plan, settings))
+        if position.step > plan.total_steps:
+            raise CheckpointError(
+                f"{run} has taken {position.step} steps already, more than {plan.total_steps}",
+                "resume with more --steps, or leave them out to keep to what the run began with",
+            )
     validation = [
         Batch.of(list(ids), plan.shards.vocabulary, device=device)
         for ids in plan.validation_rows(settings.training.eval_rows)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from meloformer.errors import OutputError
+from meloformer.files import whole_file
 from meloformer.training.loss import Evaluation
 
 SMOOTHING = 50
@@ -54,13 +53,8 @@ def plot_losses(metrics: Path, picture: Path, baseline: Evaluation | None) -> No
         axes.legend(frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    beside = picture.with_name(f".{picture.name}.{os.getpid()}.part")
-    try:
+    with whole_file(picture) as beside:
         figure.savefig(beside, format="png")
-        beside.replace(picture)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {picture}: {error.strerror or error}") from None
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from meloformer.errors import InputError, OutputError
+from meloformer.files import write_text
 from meloformer.settings import Settings, to_toml
-from meloformer.shards.output import write_text
 from meloformer.tokens.vocabulary import Vocabulary
 
 SETTINGS_FILE = "settings.toml"
@@ -34,7 +34,9 @@ def refuse_existing(run: Path) -> None:
     Raises:
         OutputError: Something is at ``run`` already.
     """
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if run.exists() and not run.is_dir():
+        raise OutputError(f"{run} is a file, not a folder", "choose another --out")
+    if run.exists() and any(run.iterdir()):
         raise OutputError(f"{run} exists already", "go on with --resume, or choose another --out")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from meloformer.errors import OutputError
-from meloformer.shards.output import output_folder, write_text
+from meloformer.files import write_text
+from meloformer.shards.output import output_folder
 
 OWNS = ("manifest.json", "data-*")
 

@@ -253,3 +253,11 @@ def test_a_run_does_not_go_on_with_other_data(tiny_shards: Path, tiny_settings: 
     pack_pieces([tmp_path / "other.mid"], tmp_path / "other", only_training)
     with pytest.raises(CheckpointError, match="was made with training data = "):
         train(tmp_path / "other", tmp_path / "run", settings_with("training.steps=9"), resume=True)
+
+
+def test_a_run_cannot_be_resumed_to_fewer_steps_than_it_has_taken(tiny_shards: Path, tmp_path: Path) -> None:
+    train(tiny_shards, tmp_path / "run", settings_with())
+    before = (tmp_path / "run/settings.toml").read_text()
+    with pytest.raises(CheckpointError, match="has taken 6 steps already, more than 2"):
+        train(tiny_shards, tmp_path / "run", settings_with("training.steps=2"), resume=True)
+    assert (tmp_path / "run/settings.toml").read_text() == before
