@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from meloformer.errors import SettingsError
-from meloformer.settings import Settings, load_settings, to_toml
+from meloformer.settings import Settings
+from meloformer.settings_file import load_settings, to_toml
 
 OF_EVERY_KIND = (
     [],

@@ -12,7 +12,7 @@ import symusic
 import meloformer as mf
 from meloformer.bench.music import practice_piece
 from meloformer.midi.score import DRUMS
-from meloformer.settings import load_settings
+from meloformer.settings_file import load_settings
 from meloformer.shards.pipeline import pack_pieces
 from meloformer.shards.store import open_shards
 from meloformer.tokens.grammar import grammar_errors

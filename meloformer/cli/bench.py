@@ -28,7 +28,7 @@ def bench_command(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure speed and memory of a training step on this machine."""
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
 
     given = {
         "model.size": size,

@@ -28,7 +28,7 @@ def build_vocab_command(
     import numpy as np
 
     from meloformer.files import write_text
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
     from meloformer.shards.count import count_tokens
 
     settings = load_settings(config, overrides, {"pack.workers": workers})

@@ -49,7 +49,7 @@ def midi2txt_command(
 ) -> None:
     """Write a piece as HID text, to read and to edit."""
     from meloformer.files import write_text
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
     from meloformer.tokens.text import to_text
     from meloformer.tokens.vocabulary import Vocabulary
 
@@ -77,7 +77,7 @@ def txt2midi_command(
     """Write HID text as a MIDI file."""
     from meloformer.errors import InputError, OutputError, TextError
     from meloformer.midi.write import write_midi
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
     from meloformer.tokens.decode import decode
     from meloformer.tokens.text import from_text
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from meloformer.settings import Settings
     from meloformer.training.loop import TrainResult
 
-RUN_PARTS = {"settings.toml", "vocab.json", "metrics.jsonl", "loss.png", "checkpoints"}
-"""What a run's folder holds."""
 CORPORA = ("corpus:bach", "corpus:haydn", "corpus:mozart", "corpus:beethoven")
 """Public-domain music that music21 brings along: chorales and string quartets."""
 RECIPE = (
@@ -56,7 +54,7 @@ def demo_command(
 
     Needs no files and no GPU. An earlier demo in the same folder is replaced.
     """
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
     from meloformer.shards.pipeline import pack_pieces
 
     given = {"training.steps": steps, "training.seed": seed, "generation.seed": seed}
@@ -88,12 +86,13 @@ def _refuse_foreign(out: Path) -> None:
         OutputError: ``out`` is a file, or holds what no demo made.
     """
     from meloformer.errors import OutputError
+    from meloformer.training.run_folder import RUN_PARTS
 
     elsewhere = "choose another --out"
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file, not a folder", elsewhere)
     pieces = {f"{name}{suffix}" for name in PIECES for suffix in (".mid", ".png")}
-    parts = {out: {"shards", "run", "loss.png", *pieces}, out / "run": RUN_PARTS}
+    parts = {out: {"shards", "run", "loss.png", *pieces}, out / "run": set(RUN_PARTS)}
     for folder, known in parts.items():
         foreign = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
         if foreign:

@@ -25,7 +25,7 @@ def filter_command(
     `pack` takes the list in place of the folder.
     """
     from meloformer.cli.report import show_report
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
     from meloformer.shards.pipeline import filter_pieces
 
     settings = load_settings(config, overrides, {"pack.workers": workers})

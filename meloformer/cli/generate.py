@@ -42,7 +42,7 @@ def generate_command(
     quiet: options.Quiet = False,
 ) -> None:
     """Write new music: a MIDI file and a piano roll for every piece."""
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
 
     given = {
         "generation.bars": bars,
@@ -82,7 +82,7 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
     Raises:
         OutputError: ``out`` cannot be written.
     """
-    from meloformer.midi.bars import ticks_to_seconds
+    from meloformer.midi.bars import seconds_of
     from meloformer.midi.picture import piano_roll
     from meloformer.midi.score import ending_with_its_bars
     from meloformer.midi.write import write_midi
@@ -96,12 +96,7 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
         path = out / f"{name}.mid"
         write_midi(score, path)
         piano_roll(score, path.with_suffix(".png"), title=name)
-        seconds = ticks_to_seconds(
-            score.end_ticks,
-            tempo_ticks=score.tempo_ticks,
-            tempo_us=score.tempo_us,
-            ticks_per_quarter=score.ticks_per_quarter,
-        )
+        seconds = seconds_of(score, score.end_ticks)
         records.append(
             {
                 "file": str(path),

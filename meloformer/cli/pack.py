@@ -27,7 +27,7 @@ def pack_command(
     SRC may also be one folder that `filter` or `tokenize` wrote.
     """
     from meloformer.cli.report import show_report
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
     from meloformer.shards.pipeline import pack_pieces
     from meloformer.tokens.vocabulary import Vocabulary
 

@@ -28,7 +28,7 @@ def tokenize_command(
     """Write music as HID tokens, unjudged. One file without --out: print its tokens."""
     from meloformer.cli.report import show_report
     from meloformer.errors import InputError
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
     from meloformer.shards.pipeline import tokenize_pieces
     from meloformer.tokens.vocabulary import Vocabulary
 

@@ -60,7 +60,7 @@ def train_command(
 ) -> None:
     """Train a model on shards. Ctrl-C saves a checkpoint first and prints how to go on."""
     from meloformer.errors import InputError
-    from meloformer.settings import load_settings
+    from meloformer.settings_file import load_settings
 
     if resume and out is None:
         raise InputError("--resume needs the run to go on with", "name it with --out runs/NAME")

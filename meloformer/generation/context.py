@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from meloformer.tokens.attributes import note_starts
 from meloformer.tokens.vocabulary import SEP, TokenType, Vocabulary
 
 PREFIX_LENGTH = 3
@@ -57,8 +58,7 @@ def _latest_notes(ids: np.ndarray, types: np.ndarray, room: int) -> np.ndarray:
         types: (T,) of the ids.
         room: At least two notes' length, so that the first note that is kept is a whole one.
     """
-    after_onset = np.append(False, types[:-1] == TokenType.ONSET)
-    starts = np.flatnonzero((types == TokenType.ONSET) | ((types == TokenType.PITCH) & ~after_onset))
+    starts = np.flatnonzero(note_starts(types))
     kept = starts[starts >= len(ids) - (room - MAX_NOTE_LENGTH + 1)]  # a note of P alone grows by three
     end = int(kept[1])
     parts = (TokenType.ONSET, TokenType.PITCH, TokenType.DURATION, TokenType.VELOCITY)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from meloformer.errors import RejectError
+from meloformer.midi.score import Score
 
 MAX_BARS = 100_000
-"""A longer piece is not music but a broken tick count; the longest of 742 real files has fewer than 3,000 bars."""
+"""A longer piece is not music but a broken tick count; the longest of 742 real files has 1,874."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,32 @@ def bar_grid(
     )
 
 
-def ticks_to_seconds(
-    ticks: np.ndarray | float, *, tempo_ticks: np.ndarray, tempo_us: np.ndarray, ticks_per_quarter: int
-) -> np.ndarray:
-    """Seconds from the start of the piece at every one of ``ticks``, under a tempo map.
+def grid_of(score: Score, *, end_ticks: int | None = None) -> BarGrid:
+    """The bars of a score, up to its own end or another.
+
+    Raises:
+        RejectError: As for :func:`bar_grid`.
+    """
+    return bar_grid(
+        score.meter_ticks,
+        score.meter_numerator,
+        score.meter_denominator,
+        ticks_per_quarter=score.ticks_per_quarter,
+        end_ticks=score.end_ticks if end_ticks is None else end_ticks,
+    )
+
+
+def seconds_of(score: Score, ticks: np.ndarray | float) -> np.ndarray:
+    """Seconds from the start of a piece at every one of ``ticks``, under its tempo map.
 
     Args:
+        score: Its tempo map and resolution count.
         ticks: (N,) positions, >= 0, whole or not.
-        tempo_ticks, tempo_us: (K,) tempo map, ascending from tick 0; microseconds per quarter.
-        ticks_per_quarter: Resolution (PPQN).
     Returns:
         (N,) float64.
     Source: Standard MIDI Files 1.0, "Set Tempo" (FF 51 03).
     """
-    seconds_per_tick = tempo_us / (1e6 * ticks_per_quarter)
-    elapsed = np.concatenate([[0.0], np.cumsum(np.diff(tempo_ticks) * seconds_per_tick[:-1])])
-    segment = np.searchsorted(tempo_ticks, ticks, side="right") - 1
-    return elapsed[segment] + (ticks - tempo_ticks[segment]) * seconds_per_tick[segment]
+    seconds_per_tick = score.tempo_us / (1e6 * score.ticks_per_quarter)
+    elapsed = np.concatenate([[0.0], np.cumsum(np.diff(score.tempo_ticks) * seconds_per_tick[:-1])])
+    segment = np.searchsorted(score.tempo_ticks, ticks, side="right") - 1
+    return elapsed[segment] + (ticks - score.tempo_ticks[segment]) * seconds_per_tick[segment]

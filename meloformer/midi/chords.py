@@ -61,11 +61,6 @@ NAME_BONUS = 5
 _NUM_QUALITIES = len(QUALITIES)
 
 
-def chord_number(root: int, quality: str) -> int:
-    """Number of the chord on pitch class ``root`` (0-11)."""
-    return 1 + _NUM_QUALITIES * root + QUALITIES.index(quality)
-
-
 def analyse_bars(
     onset: np.ndarray,
     duration: np.ndarray,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meloformer.files import whole_file
-from meloformer.midi.bars import BarGrid, bar_grid
+from meloformer.midi.bars import BarGrid, grid_of
 from meloformer.midi.chords import CHORD_NAMES, NO_CHORD
 from meloformer.midi.programs import drum_name, program_name
 from meloformer.midi.score import DRUMS, Score
@@ -63,13 +63,7 @@ def piano_roll(score: Score, path: Path, *, title: str = "") -> None:
     """
     from matplotlib.figure import Figure
 
-    grid = bar_grid(
-        score.meter_ticks,
-        score.meter_numerator,
-        score.meter_denominator,
-        ticks_per_quarter=score.ticks_per_quarter,
-        end_ticks=score.end_ticks,
-    )
+    grid = grid_of(score)
     rows = _rows(grid)
     pitched, drums = score.program != DRUMS, np.unique(score.pitch[score.program == DRUMS])
     low, high = (int(score.pitch[pitched].min()), int(score.pitch[pitched].max())) if pitched.any() else (60, 72)

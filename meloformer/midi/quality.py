@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meloformer.midi.bars import bar_grid, ticks_to_seconds
+from meloformer.midi.bars import grid_of, seconds_of
 from meloformer.midi.score import DRUMS, Score
 from meloformer.settings import FilterSettings
 
@@ -46,13 +46,7 @@ def statistics(score: Score, quantised: Score) -> PieceStatistics:
         score: As it was read.
         quantised: The same piece on the grid.
     """
-    grid = bar_grid(
-        quantised.meter_ticks,
-        quantised.meter_numerator,
-        quantised.meter_denominator,
-        ticks_per_quarter=quantised.ticks_per_quarter,
-        end_ticks=quantised.end_ticks,
-    )
+    grid = grid_of(quantised)
     end = quantised.onset_ticks + quantised.duration_ticks
     first_bar = np.searchsorted(grid.start_ticks, quantised.onset_ticks, side="right") - 1
     last_bar = np.searchsorted(grid.start_ticks, end - 1, side="right") - 1
@@ -60,12 +54,7 @@ def statistics(score: Score, quantised: Score) -> PieceStatistics:
     closed = np.bincount(last_bar + 1, minlength=len(grid) + 1)
     sounding = np.cumsum(opened - closed)[: len(grid)]
     melodic = quantised.program != DRUMS
-    seconds = ticks_to_seconds(
-        np.array([score.end_ticks]),
-        tempo_ticks=score.tempo_ticks,
-        tempo_us=score.tempo_us,
-        ticks_per_quarter=score.ticks_per_quarter,
-    )[0]
+    seconds = seconds_of(score, np.array([score.end_ticks]))[0]
     quarters = score.end_ticks / score.ticks_per_quarter
     kinds = np.bincount(quantised.program * 128 + quantised.pitch) if quantised.num_notes else np.zeros(1)
     return PieceStatistics(

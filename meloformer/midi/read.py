@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from meloformer.errors import InputError, RejectError
-from meloformer.midi.bars import bar_grid
+from meloformer.midi.bars import grid_of
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.chunks import first_cut_chunk, refuse_too_many_ticks, standard_bytes
 from meloformer.midi.score import DRUMS, Score, make_score
@@ -130,13 +130,7 @@ def _with_marked_chords(score: Score, markers: list[tuple[int, str]]) -> Score:
         return score
     last = max(markers[-1][0], int(score.onset_ticks[-1]) if score.num_notes else 0)
     try:
-        grid = bar_grid(
-            score.meter_ticks,
-            score.meter_numerator,
-            score.meter_denominator,
-            ticks_per_quarter=score.ticks_per_quarter,
-            end_ticks=last + 1,
-        )
+        grid = grid_of(score, end_ticks=last + 1)
     except RejectError:
         return score
     if [tick for tick, _ in markers] != grid.start_ticks.tolist():

@@ -12,6 +12,9 @@ DRUMS = 128
 DEFAULT_TEMPO_US = 500_000
 """Microseconds per quarter where a file names no tempo: 120 bpm (Standard MIDI Files 1.0, "Set Tempo")."""
 
+MAX_TEMPO_US = 2**24 - 1
+"""The slowest tempo that MIDI can say: 3.6 quarters a minute."""
+
 
 def _column(values: object = ()) -> np.ndarray:
     return np.asarray(values, dtype=np.int64)

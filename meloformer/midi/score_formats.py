@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from meloformer.errors import RejectError
-from meloformer.midi.score import DRUMS, Score, make_score
+from meloformer.midi.score import DRUMS, MAX_TEMPO_US, Score, make_score
 
 SCORE_SUFFIXES = (".xml", ".musicxml", ".mxl", ".krn", ".abc")
 TICKS_PER_QUARTER = 10_080
 """2^5 * 3^2 * 5 * 7: exact for every subdivision that music21 knows (music21.defaults.divisionsPerQuarter)."""
 DEFAULT_VELOCITY = 80
-MAX_TEMPO_US = 2**24 - 1
-"""The slowest tempo that MIDI can say: 3.6 quarters a minute."""
 CHOIR_AAHS = 52
 VOICE_NAMES = ("soprano", "alto", "tenor", "bass", "cantus", "altus", "bassus", "quintus", "voice", "vocal")
 """Names of parts that are sung; a part that names no instrument is otherwise a piano."""

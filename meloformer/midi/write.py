@@ -9,16 +9,15 @@ import mido
 import numpy as np
 
 from meloformer.files import whole_file
-from meloformer.midi.bars import bar_grid
+from meloformer.midi.bars import grid_of
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.programs import program_name
-from meloformer.midi.score import DRUMS, Score
+from meloformer.midi.score import DRUMS, MAX_TEMPO_US, Score
 
 MIN_TICKS_PER_QUARTER = 480
 """Resolution of a written file at the least; what most sequencers work with."""
 DRUM_CHANNEL = 9
 _MELODIC_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
-_MAX_TEMPO_US = 2**24 - 1
 
 
 def write_midi(score: Score, path: str | Path) -> None:
@@ -76,15 +75,9 @@ def _conductor_track(score: Score, scale: int) -> mido.MidiTrack:
         meter = mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator)
         events.append((tick * scale, 0, meter))
     for tick, tempo_us in zip(score.tempo_ticks.tolist(), score.tempo_us.tolist(), strict=True):
-        events.append((tick * scale, 1, mido.MetaMessage("set_tempo", tempo=min(max(tempo_us, 1), _MAX_TEMPO_US))))
+        events.append((tick * scale, 1, mido.MetaMessage("set_tempo", tempo=min(max(tempo_us, 1), MAX_TEMPO_US))))
     if score.chords is not None:
-        grid = bar_grid(
-            score.meter_ticks,
-            score.meter_numerator,
-            score.meter_denominator,
-            ticks_per_quarter=score.ticks_per_quarter,
-            end_ticks=score.end_ticks,
-        )
+        grid = grid_of(score)
         for tick, chord in zip(grid.start_ticks.tolist(), score.chords.tolist(), strict=True):
             events.append((tick * scale, 2, mido.MetaMessage("marker", text=CHORD_NAMES[chord])))
     last = max([score.end_ticks * scale, *(event[0] for event in events)])

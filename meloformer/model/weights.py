@@ -21,6 +21,7 @@ from meloformer.tokens.vocabulary import Vocabulary
 FORMAT_VERSION = "1"
 WEIGHTS_FILE = "model.safetensors"
 STATE_FILE = "state.json"
+CHECKPOINTS_FOLDER = "checkpoints"
 _TRAIN_AGAIN = "train again with `meloformer train`, or use the MeloFormer that wrote it"
 _USE_ANOTHER = "name the run to use its newest whole checkpoint"
 
@@ -145,7 +146,7 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoint folders of a run, the newest first."""
-    folders = (run / "checkpoints").glob("step-*")
+    folders = (run / CHECKPOINTS_FOLDER).glob("step-*")
     return sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True)  # 1000000 after 999999
 
 

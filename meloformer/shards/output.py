@@ -1,16 +1,14 @@
-"""Folders that appear under their name only when they are whole, and files likewise."""
+"""Folders that a stage writes: they replace an earlier output of the same stage and nothing else."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from meloformer.errors import OutputError
-from meloformer.files import cannot_write
+from meloformer.files import cannot_write, whole_folder
 from meloformer.shards.manifest import format_of
 
 _ELSEWHERE = "choose another --out"
@@ -29,31 +27,11 @@ def output_folder(path: Path, kind: str, owns: Collection[str]) -> Iterator[Path
         OutputError: ``path`` is something else, or cannot be written.
     """
     try:
-        place = path.resolve()  # "." has no name, and a link is not what is to be replaced
         _refuse_foreign(path, kind, owns)
-        beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-    except (OSError, ValueError, RuntimeError) as error:  # a null byte: ValueError; a loop of links: RuntimeError
+    except (OSError, ValueError, RuntimeError) as error:
         raise cannot_write(path, error) from None
-    try:
-        yield beside
-        if place.exists():
-            earlier = place.with_name(f".{place.name}.{os.getpid()}.old")
-            place.rename(earlier)
-            try:
-                beside.rename(place)
-            except OSError:
-                earlier.rename(place)
-                raise
-            shutil.rmtree(earlier, ignore_errors=True)
-        else:
-            beside.rename(place)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with whole_folder(path) as folder:
+        yield folder
 
 
 def _refuse_foreign(path: Path, kind: str, owns: Collection[str]) -> None:

@@ -52,8 +52,6 @@ class Attributes:
     """(T,) bool, whether a model is to predict this token: not PAD, BOS, SEP, nor the context behind a SEP."""
     bar_document: np.ndarray
     """(M,) document of every bar slot."""
-    bar_first: np.ndarray
-    """(M,) row index of the bar's first token."""
     bar_last: np.ndarray
     """(M,) row index of the bar's last token."""
     bar_end_time: np.ndarray
@@ -99,19 +97,18 @@ def attributes(row: np.ndarray, vocabulary: Vocabulary) -> Attributes:
         document=document,
         bar=bar,
         instrument=instrument,
-        note=np.where(is_note, np.cumsum(_note_starts(types)) - 1, NONE),
+        note=np.where(is_note, np.cumsum(note_starts(types)) - 1, NONE),
         onset=onset,
         pitch=pitch,
         time=np.where(is_pad, 0, time),
         is_target=~(np.isin(types, (TokenType.PAD, TokenType.BOS, TokenType.SEP)) | is_context),
         bar_document=bar_document,
-        bar_first=bar_first,
         bar_last=bar_last,
         bar_end_time=bar_end_time,
     )
 
 
-def _note_starts(types: np.ndarray) -> np.ndarray:
+def note_starts(types: np.ndarray) -> np.ndarray:
     """(T,) bool: the first token of a note, its onset or, where that is left out, its pitch."""
     after_onset = np.append(False, types[:-1] == TokenType.ONSET)
     return (types == TokenType.ONSET) | ((types == TokenType.PITCH) & ~after_onset)

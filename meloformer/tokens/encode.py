@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from meloformer.midi.bars import bar_grid
+from meloformer.midi.bars import grid_of
 from meloformer.midi.score import DRUMS, Score
 from meloformer.tokens.ensemble import ENSEMBLE_RANK
 from meloformer.tokens.grid import DURATION_STEPS, METER_NUMBER, STEPS_PER_QUARTER, nearest_tempo, velocity_bin
@@ -36,13 +36,7 @@ def encode_quantised(score: Score, vocabulary: Vocabulary | None = None) -> np.n
     vocabulary = vocabulary or Vocabulary.default()
     assert score.chords is not None
     assert score.ticks_per_quarter == STEPS_PER_QUARTER
-    grid = bar_grid(
-        score.meter_ticks,
-        score.meter_numerator,
-        score.meter_denominator,
-        ticks_per_quarter=STEPS_PER_QUARTER,
-        end_ticks=score.end_ticks,
-    )
+    grid = grid_of(score)
     start = grid.start_ticks
     has_meter = np.zeros(len(start), dtype=bool)
     has_meter[np.searchsorted(start, score.meter_ticks)] = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from meloformer.errors import RejectError
-from meloformer.midi.bars import BarGrid, bar_grid, ticks_to_seconds
+from meloformer.midi.bars import BarGrid, bar_grid, seconds_of
 from meloformer.midi.chords import NO_CHORD, analyse_bars
 from meloformer.midi.score import DRUMS, Score
 from meloformer.tokens.grid import (
@@ -163,10 +163,5 @@ def _tempo_of_bars(score: Score, start: np.ndarray, length: np.ndarray) -> np.nd
     edges = np.append(start, start[-1] + length[-1]) * (score.ticks_per_quarter / STEPS_PER_QUARTER)
     if len(score.tempo_us) == 1:
         return np.full(len(start), nearest_tempo(score.tempo_us[0]), dtype=np.int64)
-    seconds = ticks_to_seconds(
-        edges,
-        tempo_ticks=score.tempo_ticks,
-        tempo_us=score.tempo_us,
-        ticks_per_quarter=score.ticks_per_quarter,
-    )
+    seconds = seconds_of(score, edges)
     return nearest_tempo(np.diff(seconds) * 1e6 * STEPS_PER_QUARTER / length)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from meloformer.errors import CheckpointError, OutputError
+from meloformer.files import cannot_write, whole_folder, write_text
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import (
+    CHECKPOINTS_FOLDER,
     STATE_FILE,
     WEIGHTS_FILE,
     checkpoints_of,
@@ -57,34 +58,28 @@ def save_checkpoint(
     Raises:
         OutputError: The folder cannot be written; earlier checkpoints are untouched.
     """
-    folder = run / "checkpoints" / f"step-{position.step:06d}"
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    folder = run / CHECKPOINTS_FOLDER / f"step-{position.step:06d}"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        save_weights(model, beside / WEIGHTS_FILE)
-        write_tensors(beside / OPTIMIZER_FILE, _optimizer_tensors(optimizers))
-        state = {
-            "format": "meloformer-checkpoint",
-            "version": FORMAT_VERSION,
-            "vocabulary_sha256": model.vocabulary.sha256,
-            "position": asdict(position),
-            "random": _random_states(model.device),
-            "facts": facts,
-            "sha256": {name: sha256_of(beside / name) for name in (WEIGHTS_FILE, OPTIMIZER_FILE)},
-        }
-        (beside / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():  # a damaged one that the run passed over and has now reached again
-            shutil.rmtree(folder)
-        beside.rename(folder)
+        with whole_folder(folder) as beside:
+            save_weights(model, beside / WEIGHTS_FILE)
+            write_tensors(beside / OPTIMIZER_FILE, _optimizer_tensors(optimizers))
+            state = {
+                "format": "meloformer-checkpoint",
+                "version": FORMAT_VERSION,
+                "vocabulary_sha256": model.vocabulary.sha256,
+                "position": asdict(position),
+                "random": _random_states(model.device),
+                "facts": facts,
+                "sha256": {name: sha256_of(beside / name) for name in (WEIGHTS_FILE, OPTIMIZER_FILE)},
+            }
+            write_text(beside / STATE_FILE, json.dumps(state, indent=1) + "\n")
         newest_first = checkpoints_of(run)
         for older in newest_first[newest_first.index(folder) + keep :]:
             shutil.rmtree(older)
-    except OSError as error:
-        message = f"cannot write the checkpoint {folder}: {error.strerror or error}"
+    except (OSError, OutputError) as error:
+        failure = error if isinstance(error, OutputError) else cannot_write(folder, error)
+        message = failure.message.replace("cannot write", "cannot write the checkpoint", 1)
         raise OutputError(message, "make room, then go on from the checkpoint before with --resume") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
@@ -97,7 +92,7 @@ def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, fac
         CheckpointError: There is none, it is of another version, or what it was made with is not ``facts``; names the
             first difference with both values.
     """
-    for left_over in (run / "checkpoints").glob(".*.part"):  # of a process that was killed while it wrote
+    for left_over in (run / CHECKPOINTS_FOLDER).glob(".*.part"):  # of a process that was killed while it wrote
         shutil.rmtree(left_over, ignore_errors=True)
     folder, state = newest_good_checkpoint(run)
     if state.get("version") != FORMAT_VERSION:

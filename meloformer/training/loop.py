@@ -17,7 +17,8 @@ from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import checkpoints_of
-from meloformer.settings import Settings, to_toml
+from meloformer.settings import Settings
+from meloformer.settings_file import to_toml
 from meloformer.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from meloformer.training.interruption import stop_signals
 from meloformer.training.loss import Evaluation, evaluate, unigram_baseline

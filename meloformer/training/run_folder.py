@@ -11,21 +11,23 @@ runs/NAME/
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from meloformer.errors import InputError, OutputError
-from meloformer.files import write_text
-from meloformer.settings import Settings, to_toml
+from meloformer.files import whole_folder, write_text
+from meloformer.model.weights import CHECKPOINTS_FOLDER
+from meloformer.settings import Settings
+from meloformer.settings_file import to_toml
+from meloformer.shards.manifest import VOCABULARY_FILE
 from meloformer.tokens.vocabulary import Vocabulary
 
 SETTINGS_FILE = "settings.toml"
-VOCABULARY_FILE = "vocab.json"
 METRICS_FILE = "metrics.jsonl"
 LOSS_PICTURE = "loss.png"
+RUN_PARTS = (SETTINGS_FILE, VOCABULARY_FILE, METRICS_FILE, LOSS_PICTURE, CHECKPOINTS_FOLDER)
+"""What a run's folder holds."""
 
 
 def refuse_existing(run: Path) -> None:
@@ -57,16 +59,9 @@ def make_run_folder(run: Path, settings: Settings, vocabulary: Vocabulary) -> No
         OutputError: There is a run already, or the folder cannot be written.
     """
     refuse_existing(run)
-    beside = run.absolute().with_name(f".{run.absolute().name}.{os.getpid()}.part")
-    try:
-        beside.mkdir(parents=True)
-        write_text(beside / SETTINGS_FILE, to_toml(settings))
-        write_text(beside / VOCABULARY_FILE, vocabulary.to_json())
-        beside.replace(run)
-    except OSError as error:
-        raise OutputError(f"cannot write the run {run}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with whole_folder(run) as folder:
+        write_text(folder / SETTINGS_FILE, to_toml(settings))
+        write_text(folder / VOCABULARY_FILE, vocabulary.to_json())
 
 
 def cut_metrics(run: Path, step: int) -> None:

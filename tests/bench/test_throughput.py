@@ -12,7 +12,7 @@ from meloformer.bench.music import practice_piece
 from meloformer.bench.throughput import measure_step
 from meloformer.bench.workload import Workload
 from meloformer.errors import ShardError
-from meloformer.settings import load_settings
+from meloformer.settings_file import load_settings
 from meloformer.shards.batches import BatchLoader
 from meloformer.shards.store import open_shards
 from meloformer.tokens.encode import encode

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meloformer.errors import InputError, RejectError
-from meloformer.midi.chords import chord_number
+from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.read import parse_midi, read_midi
 from meloformer.midi.score import DEFAULT_TEMPO_US, DRUMS, Score
 from tests.midi.hexdump import from_hex, midi_file
@@ -141,7 +141,7 @@ CHORD_MARKERS = """
 def test_a_chord_marker_on_every_bar_line_restores_chords_and_length() -> None:
     score = parse_midi(midi_file(CHORD_MARKERS, ONE_NOTE))
     assert score.chords is not None
-    assert score.chords.tolist() == [chord_number(0, "maj"), 0]
+    assert score.chords.tolist() == [CHORD_NAMES.index("C:maj"), 0]
     assert score.end_ticks == 768
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from meloformer.errors import OutputError
-from meloformer.midi.chords import chord_number
+from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.read import parse_midi, read_midi
 from meloformer.midi.score import DRUMS, MAP_COLUMNS, NOTE_COLUMNS, Score, make_score
 from meloformer.midi.write import to_midi_bytes, write_midi
@@ -88,7 +88,7 @@ def test_no_two_instruments_share_port_and_channel_and_only_drums_have_the_drum_
 
 
 def test_a_bar_line_carries_the_name_of_its_chord() -> None:
-    score = score_of([(0, 480, 60, 0)], end_ticks=3840, chords=[chord_number(0, "maj"), 0])
+    score = score_of([(0, 480, 60, 0)], end_ticks=3840, chords=[CHORD_NAMES.index("C:maj"), 0])
     markers = [message.text for message in tracks_of(to_midi_bytes(score))[0] if message.type == "marker"]
     assert markers == ["C:maj", "N"]
 

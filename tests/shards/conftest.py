@@ -11,7 +11,8 @@ import pytest
 from meloformer.bench.music import practice_piece
 from meloformer.midi.score import DRUMS, Score, make_score
 from meloformer.midi.write import to_midi_bytes
-from meloformer.settings import Settings, load_settings
+from meloformer.settings import Settings
+from meloformer.settings_file import load_settings
 from meloformer.shards.format import SUFFIX, Shard, ShardWriter
 from meloformer.shards.store import Documents
 

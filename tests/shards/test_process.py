@@ -127,7 +127,7 @@ import multiprocessing, sys
 from itertools import repeat
 from pathlib import Path
 from meloformer.midi.sources import Source
-from meloformer.settings import load_settings
+from meloformer.settings_file import load_settings
 from meloformer.shards.process import Work, process_sources
 from meloformer.tokens.vocabulary import Vocabulary
 

@@ -71,7 +71,6 @@ def test_a_row_written_out_by_hand() -> None:
     for name, column in zip(names, expected, strict=True):
         assert getattr(facts, name).tolist() == column.tolist(), name
     assert facts.bar_document.tolist() == [0, 0, 0, 1, 1, 2, 2]
-    assert facts.bar_first.tolist() == [0, 17, 23, 25, 29, 33, 41]
     assert facts.bar_last.tolist() == [16, 22, 24, 28, 32, 40, 42]
     assert facts.bar_end_time.tolist() == [36, 72, 108, 24, 72, 36, 60]
 
@@ -108,7 +107,7 @@ def test_facts_of_a_token_do_not_depend_on_what_follows_against_the_grammar(ids:
     for name in ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target"):
         assert np.array_equal(getattr(before, name), getattr(after, name)[:cut]), name
     num_finished = int(before.bar[-1])
-    for name in ("bar_document", "bar_first", "bar_last", "bar_end_time"):
+    for name in ("bar_document", "bar_last", "bar_end_time"):
         assert np.array_equal(getattr(before, name)[:num_finished], getattr(after, name)[:num_finished]), name
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from meloformer.bench.music import practice_piece
 from meloformer.midi.write import write_midi
-from meloformer.settings import Settings, load_settings
+from meloformer.settings import Settings
+from meloformer.settings_file import load_settings
 from meloformer.shards.pipeline import pack_pieces
 
 TINY = (

@@ -19,7 +19,8 @@ from meloformer.bench.music import practice_piece
 from meloformer.errors import CheckpointError, InputError, MeloFormerError, OutputError, ShardError
 from meloformer.midi.write import write_midi
 from meloformer.model.weights import load
-from meloformer.settings import Settings, load_settings
+from meloformer.settings import Settings
+from meloformer.settings_file import load_settings
 from meloformer.shards.pipeline import pack_pieces
 from meloformer.shards.store import open_shards
 from meloformer.training.loop import train

@@ -9,7 +9,8 @@ import pytest
 
 from meloformer.errors import ShardError
 from meloformer.model.meloformer import MeloFormer
-from meloformer.settings import Settings, load_settings
+from meloformer.settings import Settings
+from meloformer.settings_file import load_settings
 from meloformer.shards.pipeline import tokenize_pieces
 from meloformer.training.plan import describe, make_plan
 from tests.training.conftest import TINY
