@@ -56,33 +56,20 @@ def parse_midi(data: bytes, *, sustain: Sustain = "ignore") -> Score:
     data = standard_bytes(data)
     score = _symusic_score(data)
     refuse_too_many_ticks(data)
-    columns: list[list[np.ndarray]] = [[], [], [], [], []]
-    for track in score.tracks:
-        notes = track.notes.numpy()
-        onset, duration = notes["time"].astype(np.int64), notes["duration"].astype(np.int64)
-        pitch = notes["pitch"].astype(np.int64)
-        if sustain == "extend" and not track.is_drum:
-            duration = _sustained(onset, duration, pitch, track.pedals.numpy())
-        program = DRUMS if track.is_drum else int(track.program)
-        values = (onset, duration, pitch, notes["velocity"].astype(np.int64), np.full(len(onset), program))
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-    onsets, durations, pitches, velocities, programs = (
-        np.concatenate(column) if column else np.zeros(0, dtype=np.int64) for column in columns
-    )
+    tracks = [track for track in score.tracks if len(track.notes)]
+    notes = [_notes_of(track, sustain) for track in tracks]
+    programs = [DRUMS if track.is_drum else track.program for track in tracks]
     tempos, meters = score.tempos.numpy(), score.time_signatures.numpy()
     result = make_score(
         ticks_per_quarter=score.ticks_per_quarter,
-        onset_ticks=onsets,
-        duration_ticks=durations,
-        pitch=pitches,
-        velocity=velocities,
-        program=programs,
-        tempos=np.stack([tempos["time"], tempos["mspq"]], axis=1) if len(tempos["time"]) else (),
-        meters=np.stack([meters["time"], meters["numerator"], meters["denominator"]], axis=1).astype(np.int64)
-        if len(meters["time"])
-        else (),
-        num_tracks=sum(1 for column in columns[0] if len(column)),
+        onset_ticks=_joined(notes, "time"),
+        duration_ticks=_joined(notes, "duration"),
+        pitch=_joined(notes, "pitch"),
+        velocity=_joined(notes, "velocity"),
+        program=np.repeat(np.array(programs, dtype=np.int64), [len(track["time"]) for track in notes]),
+        tempos=np.stack([tempos["time"], tempos["mspq"]], axis=1),
+        meters=np.stack([meters["time"], meters["numerator"], meters["denominator"]], axis=1),
+        num_tracks=len(tracks),
     )
     return _with_marked_chords(result, [(marker.time, marker.text) for marker in score.markers])
 
@@ -103,6 +90,20 @@ def _symusic_score(data: bytes) -> Any:
     except Exception:  # noqa: BLE001
         message = re.sub(r"\s+", " ", str(first_error)).strip()[:200]
         raise RejectError("unreadable", message or type(first_error).__name__) from None
+
+
+def _notes_of(track: Any, sustain: Sustain) -> dict[str, np.ndarray]:
+    """The (N,) columns ``time``, ``duration``, ``pitch`` and ``velocity`` of a track's notes."""
+    notes = track.notes.numpy()
+    if sustain == "extend" and not track.is_drum:
+        onset, duration, pitch = (notes[name].astype(np.int64) for name in ("time", "duration", "pitch"))
+        notes["duration"] = _sustained(onset, duration, pitch, track.pedals.numpy())
+    return notes
+
+
+def _joined(tracks: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
+    """(N,) int64: one column of the notes of all tracks."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(track[name] for track in tracks)])
 
 
 def _sustained(onset: np.ndarray, duration: np.ndarray, pitch: np.ndarray, pedals: dict[str, np.ndarray]) -> np.ndarray:

@@ -25,7 +25,7 @@ class Score:
     """One piece. Notes are columns of equal length, in the order (onset, program, pitch, duration, velocity).
 
     Build one with :func:`make_score`, which sorts and fills in the defaults. Two scores are equal when every musical
-    field is; ``num_tracks`` is a fact about the file and does not count.
+    field is; ``num_tracks`` and ``recovered`` are facts about the file and do not count.
     """
 
     ticks_per_quarter: int
@@ -56,6 +56,8 @@ class Score:
     """(B,) int64 chord number of every bar (see ``midi.chords.CHORD_NAMES``), or ``None`` where it is not known."""
     num_tracks: int = field(default=0)
     """How many tracks of the file hold notes; 0 for a score that does not come from a file."""
+    recovered: str | None = None
+    """What was wrong with the file, where notes or times may be lost or guessed; ``None`` where nothing is."""
 
     @property
     def num_notes(self) -> int:
@@ -99,6 +101,7 @@ def make_score(
     end_ticks: int | None = None,
     chords: object = None,
     num_tracks: int = 0,
+    recovered: str | None = None,
 ) -> Score:
     """Build a :class:`Score`: sorts notes and maps, and fills in 4/4 and 120 bpm where the start has none.
 
@@ -109,6 +112,8 @@ def make_score(
         meters: Triples (tick, numerator, denominator), likewise.
         end_ticks: End of the piece; by default the end of the last note. Raised to lie past every onset.
         chords: (B,) chord numbers, or ``None``.
+        num_tracks: How many tracks of the file hold notes.
+        recovered: What was wrong with the file, in one sentence.
     Raises:
         ValueError: The resolution is not positive, columns differ in length, or a tick is negative.
     """
@@ -118,10 +123,9 @@ def make_score(
     if len({len(column) for column in columns}) != 1:
         raise ValueError(f"note columns differ in length: {[len(column) for column in columns]}")
     onsets, durations, pitches, velocities, programs = columns
-    if len(onsets) and int(onsets.min()) < 0:
+    onsets, programs, pitches, durations, velocities = _sorted_rows(onsets, programs, pitches, durations, velocities)
+    if len(onsets) and int(onsets[0]) < 0:
         raise ValueError("an onset is negative")
-    order = np.lexsort((velocities, durations, pitches, programs, onsets))
-    onsets, durations, pitches, velocities, programs = (column[order] for column in columns)
     last_onset = int(onsets[-1]) if len(onsets) else -1
     if end_ticks is None:
         end_ticks = int((onsets + durations).max()) if len(onsets) else 0
@@ -142,6 +146,7 @@ def make_score(
         end_ticks=max(int(end_ticks), last_onset + 1, 1),
         chords=None if chords is None else _column(chords),
         num_tracks=num_tracks,
+        recovered=recovered,
     )
 
 
@@ -150,13 +155,38 @@ def ending_with_its_bars(score: Score) -> Score:
     return score.with_changes(duration_ticks=np.minimum(score.duration_ticks, score.end_ticks - score.onset_ticks))
 
 
+def _sorted_rows(*columns: np.ndarray) -> list[np.ndarray]:
+    """The (N,) columns with their rows in ascending order.
+
+    A row of a real piece fits into one 64-bit number, of which each column takes as many bits as it needs; such numbers
+    are sorted ten times faster than rows.
+    """
+    masks = [int(np.bitwise_or.reduce(column)) for column in columns]
+    widths = [mask.bit_length() for mask in masks]
+    if min(masks) < 0 or sum(widths) > 63:
+        order = np.lexsort(columns[::-1])
+        return [column[order] for column in columns]
+    rows = columns[0]
+    for column, width in zip(columns[1:], widths[1:], strict=True):
+        rows = rows << width | column
+    rows = np.sort(rows)
+    parts = []
+    for width in reversed(widths):
+        parts.append(rows & (1 << width) - 1)
+        rows = rows >> width
+    return parts[::-1]
+
+
 def _sorted_map(events: object, *, width: int, default: tuple[int, ...]) -> np.ndarray:
     """(K, width) int64 events with strictly ascending ticks from 0 on; the last of several at one tick counts."""
     table = np.asarray(events, dtype=np.int64).reshape(-1, width)
+    if len(table) and table[0, 0] == 0 and (table[1:, 0] > table[:-1, 0]).all():
+        return table
     if len(table) and int(table[:, 0].min()) < 0:
         raise ValueError("a tempo or meter stands at a negative tick")
     if not len(table) or int(table[:, 0].min()) > 0:
         table = np.concatenate([np.array([[0, *default]], dtype=np.int64), table])
     table = table[np.argsort(table[:, 0], kind="stable")]
-    last_at_tick = np.append(table[1:, 0] != table[:-1, 0], True)
-    return table[last_at_tick]
+    is_last_at_tick = np.ones(len(table), dtype=bool)
+    np.not_equal(table[1:, 0], table[:-1, 0], out=is_last_at_tick[:-1])
+    return table[is_last_at_tick]
