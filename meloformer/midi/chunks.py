@@ -11,64 +11,74 @@ from collections.abc import Iterator
 import numpy as np
 
 from meloformer.errors import RejectError
+from meloformer.midi.events import walk
+from meloformer.midi.foreign import kind_of
 
 MAX_TICKS = 2**31 - 1
 """symusic reckons in 32 bits with a sign: past this tick its notes lie at negative or at wrong positive times."""
 
-_HEADER_BYTES = 14
-_DATA_BYTES = {0x8: 2, 0x9: 2, 0xA: 2, 0xB: 2, 0xC: 1, 0xD: 1, 0xE: 2}
-"""Upper half of a channel message's status -> data bytes."""
-_SYSTEM_DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}
-"""System common messages, which do not belong into a file but occur; all others have no data."""
+HEADER = struct.Struct(">IHHH")
+"""After ``MThd``: length of what follows (6), format (0-2), number of tracks, resolution."""
+_CHUNK = struct.Struct(">4sI")
+HEADER_BYTES = 4 + HEADER.size
+TRACK_END = b"\xff\x2f\x00"
+"""The event End of Track, without its delta time."""
+_MAX_BYTES_BEFORE = 4096
+"""How far from the start of a file its header is looked for; a MacBinary header has 128 bytes."""
 
 
-def standard_bytes(data: bytes) -> bytes:
-    """The file without a RIFF wrapper, and with a header of the length that every reader accepts.
+def midi_bytes(data: bytes) -> bytes:
+    """The bytes from the header on: without a RIFF wrapper or what else stands before it.
+
+    A header chunk under another name is one too, if it is six bytes long and a track follows it.
 
     Raises:
-        RejectError: ``empty-file``, ``not-midi``, ``truncated``, ``bad-header`` or ``smpte-division``.
+        RejectError: ``empty-file``, ``not-midi`` or ``truncated``.
     """
     if not data:
         raise RejectError("empty-file", "the file has no bytes")
-    if data[:4] == b"RIFF" and data[8:12] == b"RMID":
-        start = data.find(b"MThd")
-        data = data[start:] if start >= 0 else data
-    if data[:4] != b"MThd":
-        raise RejectError("not-midi", f"the file begins with {data[:12]!r}, not with 'MThd'")
-    if len(data) < _HEADER_BYTES:
+    if not data.startswith(b"MThd"):
+        data = data[_header_start(data) :]
+    if len(data) < HEADER_BYTES:
         raise RejectError("truncated", f"the file ends inside its header, after {len(data)} bytes")
-    header_length, midi_format, num_tracks, division = struct.unpack(">IHHH", data[4:_HEADER_BYTES])
-    if header_length != 6 and data[_HEADER_BYTES : _HEADER_BYTES + 4] == b"MTrk":
-        header_length = 6  # whatever it says: the first track begins where it begins in every file
-        data = data[:4] + struct.pack(">I", header_length) + data[8:]
-    if header_length < 6 or header_length > len(data) - 8:
-        raise RejectError("bad-header", f"the header says that it is {header_length} bytes long")
-    if midi_format > 2:
-        raise RejectError("bad-header", f"the header says format {midi_format}; there are 0, 1 and 2")
-    if division & 0x8000:
-        raise RejectError("smpte-division", "time is in SMPTE frames, not in parts of a quarter note")
-    if division == 0:
-        raise RejectError("bad-header", "the resolution is 0 ticks a quarter note")
-    if num_tracks == 0:
-        raise RejectError("bad-header", "the header says that there are 0 tracks")
-    if len(data) == 8 + header_length:
-        raise RejectError("truncated", f"the file ends after its header, which promises {num_tracks} tracks")
-    if header_length > 6:
-        data = data[:4] + struct.pack(">I", 6) + data[8:_HEADER_BYTES] + data[8 + header_length :]
     return data
 
 
-def first_cut_chunk(data: bytes) -> int | None:
-    """Byte offset of the first chunk that is longer than the rest of the file; ``None`` for a whole file."""
-    position = _HEADER_BYTES
-    while position < len(data):
-        if position + 8 > len(data):
-            return position
-        (length,) = struct.unpack(">I", data[position + 4 : position + 8])
-        if position + 8 + length > len(data):
-            return position
+def _header_start(data: bytes) -> int:
+    """Where the header begins in a file that does not begin with it."""
+    if data[:4] == b"RIFF" and data[8:12] == b"RMID":
+        start = data.find(b"MThd")
+        if start >= 0:
+            return start
+    kind = kind_of(data)
+    if kind is not None:
+        raise RejectError("not-midi", f"the file is {kind}, not MIDI")
+    start = data.find(b"MThd\x00\x00\x00\x06", 0, _MAX_BYTES_BEFORE)
+    if start >= 0:
+        return start
+    if data[4:8] == b"\x00\x00\x00\x06" and data[HEADER_BYTES : HEADER_BYTES + 4] == b"MTrk":
+        return 0
+    raise RejectError("not-midi", f"the file begins with {data[:12]!r}, not with 'MThd'")
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the chunks of a file follow each other to its end and are as many tracks as its header promises.
+
+    Args:
+        data: At least the bytes of a header. Events are not looked at.
+    """
+    length, midi_format, promised, division = HEADER.unpack_from(data, 4)
+    if data[:4] != b"MThd" or length != 6 or midi_format > 2 or not promised or not 0 < division < 0x8000:
+        return False
+    position, num_tracks = HEADER_BYTES, 0
+    while num_tracks < promised and position + 8 <= len(data):
+        name, length = _CHUNK.unpack_from(data, position)
+        num_tracks += name == b"MTrk"
         position += 8 + length
-    return None
+    if num_tracks < promised or position > len(data):
+        return False
+    # What follows the last track can belong to it, if its length is wrong, or be more tracks than were promised.
+    return position == len(data) or (data[position - 3 : position] == TRACK_END and b"MTrk" not in data[position:])
 
 
 def refuse_too_many_ticks(data: bytes) -> None:
@@ -110,51 +120,14 @@ def _bound_on_ticks(data: bytes) -> int:
 
 def _track_bodies(data: bytes) -> Iterator[bytes]:
     """The events of every whole track chunk."""
-    position = _HEADER_BYTES
+    position = HEADER_BYTES
     while position + 8 <= len(data):
-        (length,) = struct.unpack(">I", data[position + 4 : position + 8])
-        if data[position : position + 4] == b"MTrk":
+        name, length = _CHUNK.unpack_from(data, position)
+        if name == b"MTrk":
             yield data[position + 8 : position + 8 + length]
         position += 8 + length
 
 
 def track_ticks(body: bytes) -> int:
     """Sum of the delta times of a track's events, up to its end or to the first byte that makes no sense."""
-    ticks, position, running_status = 0, 0, 0
-    try:
-        while position < len(body):
-            delta, position = _variable_length(body, position)
-            ticks += delta
-            if body[position] >= 0x80:
-                status, position = body[position], position + 1
-            else:
-                status = running_status
-            if status == 0xFF:
-                if body[position] == 0x2F:
-                    break
-                length, position = _variable_length(body, position + 1)
-                position += length
-            elif status in (0xF0, 0xF7):
-                length, position = _variable_length(body, position)
-                position += length
-            elif status >= 0xF0:
-                position += _SYSTEM_DATA_BYTES.get(status, 0)
-            elif status >= 0x80:
-                running_status = status
-                position += _DATA_BYTES[status >> 4]
-            else:
-                break
-    except IndexError:
-        pass
-    return ticks
-
-
-def _variable_length(body: bytes, position: int) -> tuple[int, int]:
-    """Value of the variable-length quantity at ``position``, at most four bytes, and the position after it."""
-    value = 0
-    for _ in range(4):
-        byte = body[position]
-        value, position = value << 7 | byte & 0x7F, position + 1
-        if byte < 0x80:
-            break
-    return value, position
+    return max((event.tick for event in walk(body)), default=0)

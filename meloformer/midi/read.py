@@ -1,8 +1,7 @@
-"""MIDI file -> Score. symusic reads; what it refuses or silently drops is found here and named."""
+"""MIDI file -> Score. symusic reads; what it refuses or would silently drop is mended first, or rejected by name."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,8 @@ import numpy as np
 from meloformer.errors import InputError, RejectError
 from meloformer.midi.bars import grid_of
 from meloformer.midi.chords import CHORD_NAMES
-from meloformer.midi.chunks import first_cut_chunk, refuse_too_many_ticks, standard_bytes
+from meloformer.midi.chunks import is_whole, midi_bytes, refuse_too_many_ticks
+from meloformer.midi.mend import mend
 from meloformer.midi.score import DRUMS, Score, make_score
 
 Sustain = Literal["ignore", "extend"]
@@ -36,7 +36,10 @@ def read_midi(path: str | Path, *, sustain: Sustain = "ignore") -> Score:
 
 
 def parse_midi(data: bytes, *, sustain: Sustain = "ignore") -> Score:
-    """Read the bytes of a MIDI file: format 0, 1 or 2, also inside a RIFF wrapper (RMID).
+    """Read the bytes of a MIDI file: format 0, 1 or 2, also inside a RIFF wrapper (RMID), in SMPTE time, or broken.
+
+    Of a broken file all that can be saved is read, see :func:`~meloformer.midi.mend.mend`; where notes or times may be
+    lost or guessed, ``recovered`` of the score says what was wrong.
 
     Notes are paired first in, first out; a note that never ends is not a note. Channel 10 is drums. Where the file was
     written by :func:`~meloformer.midi.write.to_midi_bytes` with a chord marker on every bar line, chords and length
@@ -47,14 +50,19 @@ def parse_midi(data: bytes, *, sustain: Sustain = "ignore") -> Score:
         sustain: ``extend`` lets notes that end while the pedal of their channel is down sound until it comes up, but
             not past the next note of the same pitch; ``ignore`` leaves them as they are.
     Returns:
-        The score. It may have no notes.
+        The score. It may have no notes, unless it was recovered.
     Raises:
-        RejectError: ``empty-file``, ``not-midi``, ``bad-header``, ``smpte-division``, ``truncated``,
-            ``too-many-ticks`` or ``unreadable``.
+        RejectError: ``empty-file``, ``not-midi``, ``bad-header``, ``too-many-ticks``; ``truncated`` or ``unreadable``
+            for a broken file without a note that can be saved.
     Source: Standard MIDI Files 1.0; RP-029 for RMID.
     """
-    data = standard_bytes(data)
-    score = _symusic_score(data)
+    data = midi_bytes(data)
+    score, recovered, reason = _symusic_score(data) if is_whole(data) else None, None, "unreadable"
+    if score is None:
+        data, recovered, reason = mend(data)
+        score = _symusic_score(data)
+    if score is None:
+        raise RejectError(reason, recovered or "the file has bytes that no reader makes sense of")
     refuse_too_many_ticks(data)
     tracks = [track for track in score.tracks if len(track.notes)]
     notes = [_notes_of(track, sustain) for track in tracks]
@@ -70,26 +78,21 @@ def parse_midi(data: bytes, *, sustain: Sustain = "ignore") -> Score:
         tempos=np.stack([tempos["time"], tempos["mspq"]], axis=1),
         meters=np.stack([meters["time"], meters["numerator"], meters["denominator"]], axis=1),
         num_tracks=len(tracks),
+        recovered=recovered,
     )
+    if recovered and not result.num_notes:
+        raise RejectError(reason, f"{recovered}; not one note can be read")
     return _with_marked_chords(result, [(marker.time, marker.text) for marker in score.markers])
 
 
 def _symusic_score(data: bytes) -> Any:
-    """Parse with symusic; out-of-range data bytes are clamped where nothing else helps."""
+    """What symusic reads; ``None`` where it refuses."""
     from symusic import Score as SymusicScore
 
     try:
         return SymusicScore.from_midi(data)
-    except Exception as error:  # noqa: BLE001 (symusic raises bare RuntimeError, ValueError and others)
-        first_error = error
-    cut_at = first_cut_chunk(data)
-    if cut_at is not None:
-        raise RejectError("truncated", f"the chunk at byte {cut_at} is longer than the rest of the file") from None
-    try:
-        return SymusicScore.from_midi(data, sanitize_data=True)
-    except Exception:  # noqa: BLE001
-        message = re.sub(r"\s+", " ", str(first_error)).strip()[:200]
-        raise RejectError("unreadable", message or type(first_error).__name__) from None
+    except Exception:  # noqa: BLE001 (symusic raises bare RuntimeError, ValueError and others)
+        return None
 
 
 def _notes_of(track: Any, sustain: Sustain) -> dict[str, np.ndarray]:
