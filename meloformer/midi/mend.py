@@ -18,6 +18,7 @@ from meloformer.midi.chunks import HEADER, HEADER_BYTES, TRACK_END
 from meloformer.midi.events import MARKER, META, SET_TEMPO, TIME_SIGNATURE, walk
 
 _MAX_TRACKS = 2**16 - 1
+"""What a header can promise."""
 _MAX_DELTA = 2**28 - 1
 _FRAMES_PER_SECOND = (24, 25, 29, 30)
 _MAX_NAMED_FAULTS = 3
@@ -29,7 +30,9 @@ class Mended(NamedTuple):
     data: bytes
     """Only what a score is made of: channel messages, tempos, meters and markers."""
     recovered: str | None
-    """What was wrong, where notes or times may be lost or guessed; ``None`` where all is there and sure."""
+    """What was wrong, where notes or times may be lost or guessed; ``None`` where all is there and sure.
+
+    Offsets count from the header chunk, 0 in a file without a wrapper."""
     reason: str
     """Under which reason the file is rejected if no note could be saved."""
 
@@ -91,6 +94,8 @@ def mend(data: bytes) -> Mended:
         faults.append(f"truncated at byte {len(data)}: {num_whole} of {max(promised, len(tracks))} tracks whole")
     elif len(tracks) < promised:
         faults.append(f"{len(tracks)} of the {promised} tracks that the header promises")
+    if len(tracks) == _MAX_TRACKS:
+        faults.append(f"only the first {_MAX_TRACKS} tracks are read")
     faults += [f"track {number} {track.fault}" for number, track in enumerate(tracks, start=1) if track.fault]
     recovered = "; ".join(faults[:_MAX_NAMED_FAULTS])
     if len(faults) > _MAX_NAMED_FAULTS:

@@ -73,6 +73,37 @@ def test_notes_on_the_grid_keep_onset_pitch_and_program(score: Score) -> None:
     assert before == after
 
 
+def notes_in_48ths(score: Score) -> set[tuple[int, int, int]]:
+    """(onset in 1/48 of a quarter, pitch, program): what of a note has to survive exactly. Unisons are one note."""
+    onset = np.rint(score.onset_ticks * 48 / score.ticks_per_quarter).astype(np.int64)
+    return set(zip(onset.tolist(), score.pitch.tolist(), score.program.tolist(), strict=True))
+
+
+def note_f1_through_midi(score: Score) -> float:
+    """F1 of onset, pitch and program after score -> HID -> MIDI -> score."""
+    before = notes_in_48ths(score)
+    after = notes_in_48ths(parse_midi(to_midi_bytes(decode(encode(score)))))
+    return 2 * len(before & after) / max(len(before) + len(after), 1) if before or after else 1.0
+
+
+@given(scores(on_grid=True))
+def test_notes_on_the_grid_come_back_exactly_across_meters_tempos_and_triplets(score: Score) -> None:
+    score = parse_midi(to_midi_bytes(score))
+    assert not np.any(score.onset_ticks * 12 % score.ticks_per_quarter)
+    assert note_f1_through_midi(score) == 1.0
+
+
+@pytest.mark.slow
+def test_every_note_of_the_real_files_on_the_grid_comes_back_exactly(dev_files: list[Path]) -> None:
+    on_grid = 0
+    for path in dev_files:
+        score = read_midi(path)
+        if not np.any(score.onset_ticks * 12 % score.ticks_per_quarter):
+            on_grid += 1
+            assert note_f1_through_midi(score) == 1.0, path.name
+    assert on_grid == 263
+
+
 def test_every_real_file_round_trips(dev_files: list[Path]) -> None:
     check_files(dev_files, text_of_every=12)
 
