@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from meloformer.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from meloformer.generation.generate import generate
     from meloformer.midi.read import read_midi
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from meloformer.tokens.quantise import quantise
     from meloformer.tokens.text import from_text, to_text
     from meloformer.tokens.vocabulary import Vocabulary
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Batch",
