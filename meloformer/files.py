@@ -56,21 +56,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from None
     try:
         yield beside
-        earlier = place.with_name(f".{place.name}.{os.getpid()}.old") if place.exists() else None
-        if earlier is not None:
-            place.rename(earlier)
-        try:
-            beside.rename(place)
-        except OSError:
-            if earlier is not None:
-                earlier.rename(place)
-            raise
-        if earlier is not None:
-            shutil.rmtree(earlier, ignore_errors=True)
+        replace_folder(place, by=beside, earlier=place.with_name(f".{place.name}.{os.getpid()}.old"))
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def replace_folder(place: Path, *, by: Path, earlier: Path) -> None:
+    """Put a finished folder in its place; one that stands there goes away, or comes back where that fails.
+
+    Args:
+        place: Where the folder belongs.
+        by: The folder, beside it.
+        earlier: Where the one that stands there lies for the moment of the exchange.
+    Raises:
+        OSError: It cannot be done.
+    """
+    stood_there = place.exists()
+    if stood_there:
+        place.rename(earlier)
+    try:
+        by.rename(place)
+    except OSError:
+        if stood_there:
+            earlier.rename(place)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ trusts what it gets.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -53,6 +54,8 @@ class FilterSettings(Section):
     """A mean tempo above it is ``absurd-tempo``."""
     min_on_beat: Share = 0.25
     """How strongly onsets keep to a part of the beat, 0 (anywhere) to 1 (exactly); less is ``not-on-the-beat``."""
+    keep_recovered: bool = True
+    """Keep what could be read of damaged files; else they are ``recovered``, with what was mended."""
     keep_duplicates: bool = False
     """Keep pieces whose notes equal another's after quantisation, also transposed or re-tempoed; else ``duplicate``."""
 
@@ -77,14 +80,30 @@ class PackSettings(Section):
     """Share of the documents that go to validation, by content hash."""
     test_share: Share = 0.05
     """Share of the documents that go to the test split, by content hash."""
-    workers: Positive = 1
-    """Processes that read and tokenise."""
+    workers: Positive | None = None
+    """Processes that read and tokenise; by default one for every core. What is written is the same for any number."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler, such as ``tcp://host:8786``, whose workers read instead; they must see the files
+    under the same paths."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    """A file that takes longer is rejected as ``timeout``. MIDI takes milliseconds, a long score some 10 s."""
+    worker_memory_mb: Annotated[int, Field(ge=200)] = 600
+    """A file for which a process needs more is rejected as ``too-large``. Most need 70 MB, the largest MIDI files that
+    ``filter.max_file_bytes`` lets through 250 MB, long scores through music21 400 MB."""
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> Self:
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share and test_share leave nothing to train on")
         return self
+
+    @property
+    def num_workers(self) -> int:
+        """``workers``, or the number of cores that this process may use."""
+        if self.workers is not None:
+            return self.workers
+        has_affinity = hasattr(os, "sched_getaffinity")
+        return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 class SizeRow(NamedTuple):

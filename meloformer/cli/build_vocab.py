@@ -16,6 +16,7 @@ def build_vocab_command(
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("vocab.json"),
     prune: Annotated[bool, typer.Option("--prune", help="Drop tokens that never occur.")] = False,
     workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
@@ -31,7 +32,7 @@ def build_vocab_command(
     from meloformer.settings_file import load_settings
     from meloformer.shards.count import count_tokens
 
-    settings = load_settings(config, overrides, {"pack.workers": workers})
+    settings = load_settings(config, overrides, {"pack.workers": workers, "pack.scheduler": scheduler})
     with console.progress("count", quiet=quiet) as bar:
         vocabulary, report = count_tokens(sources, settings, progress=bar)
     counts = np.array(vocabulary.counts)
@@ -44,7 +45,7 @@ def build_vocab_command(
         console.json_result({**facts, "counted": int(counts.sum()), "inputs": report.inputs, "kept": report.kept})
         return
     rows: list[tuple[object, ...]] = [("files counted", report.kept)]
-    rows += [(f"rejected: {reason}", count) for reason, count in report.rejects.most_common()]
+    rows += [(f"rejected: {reason}", count) for reason, count in report.reasons().items()]
     rows += [("tokens counted", int(counts.sum())), ("different tokens", used), ("in the vocabulary", len(vocabulary))]
     console.table("vocabulary", ("", "count"), rows)
     console.say(f"wrote {out} (sha256 {vocabulary.sha256[:12]}...)", quiet=quiet)

@@ -104,14 +104,16 @@ def _bar(label: str) -> Iterator[Progress]:
 
 def _plain_progress(label: str) -> Progress:
     started = last = time.monotonic()
+    at_start: int | None = None
 
     def update(done: int, total: int, remark: str = "") -> None:
-        nonlocal last
+        nonlocal last, at_start
+        at_start = done - 1 if at_start is None else at_start
         now = time.monotonic()
         if done < total and now - last < PLAIN_PROGRESS_SECONDS:
             return
         last = now
-        rate = done / max(now - started, 1e-9)
+        rate = (done - at_start) / max(now - started, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
         _err.print(escape(f"{label} {done:,}/{total:,} ({rate:.1f}/s{left}) {remark}".rstrip()))
 
@@ -134,7 +136,9 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
         except MeloFormerError as error:
             _fail(str(error), 1)
         except KeyboardInterrupt as stop:
-            _fail(str(stop) or f"interrupted; to start over: {shlex.join(['meloformer', *sys.argv[1:]])}", INTERRUPTED)
+            message = str(stop) or "interrupted; to start over:"
+            again = f" {shlex.join(['meloformer', *sys.argv[1:]])}" if message.endswith(":") else ""
+            _fail(message + again, INTERRUPTED)
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None

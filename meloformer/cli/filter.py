@@ -15,6 +15,7 @@ def filter_command(
     sources: options.Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for the list.")] = Path("kept"),
     workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
@@ -28,7 +29,7 @@ def filter_command(
     from meloformer.settings_file import load_settings
     from meloformer.shards.pipeline import filter_pieces
 
-    settings = load_settings(config, overrides, {"pack.workers": workers})
+    settings = load_settings(config, overrides, {"pack.workers": workers, "pack.scheduler": scheduler})
     with console.progress("filter", quiet=quiet) as bar:
         report = filter_pieces(sources, out, settings, progress=bar)
     show_report(report, out, as_json=as_json, quiet=quiet)

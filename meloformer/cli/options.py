@@ -17,7 +17,11 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes that read files.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes that read files; by default one a core.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Read on the workers of a Dask cluster."),
+]
 VocabularyFile = Annotated[
     Path | None, typer.Option("--vocab", metavar="vocab.json", help="Of build-vocab; by default the full vocabulary.")
 ]

@@ -15,6 +15,7 @@ def pack_command(
     sources: options.Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for the shards.")] = Path("shards"),
     workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
     level: Annotated[int | None, typer.Option("--level", help="zstd level, 1-22.")] = None,
     vocab: options.VocabularyFile = None,
     config: options.Config = None,
@@ -31,7 +32,9 @@ def pack_command(
     from meloformer.shards.pipeline import pack_pieces
     from meloformer.tokens.vocabulary import Vocabulary
 
-    settings = load_settings(config, overrides, {"pack.workers": workers, "pack.level": level})
+    settings = load_settings(
+        config, overrides, {"pack.workers": workers, "pack.scheduler": scheduler, "pack.level": level}
+    )
     vocabulary = None if vocab is None else Vocabulary.load(vocab)
     with console.progress("pack", quiet=quiet) as bar:
         report = pack_pieces(sources, out, settings, vocabulary, progress=bar)

@@ -16,8 +16,12 @@ def show_report(report: Report, out: Path, *, as_json: bool, quiet: bool) -> Non
     if as_json:
         console.json_result({"out": str(out), **report.to_dict()})
         return
+    if report.resumed:
+        console.say(f"went on behind {report.resumed:,} files that an interrupted run had done", quiet=quiet)
     rows: list[tuple[object, ...]] = [("kept", report.kept)]
-    rows += [(f"rejected: {reason}", count) for reason, count in report.rejects.most_common()]
+    if report.recovered:
+        rows.append(("  of them recovered from damage", report.recovered))
+    rows += [(f"rejected: {reason}", count) for reason, count in report.reasons().items()]
     rows.append(("all inputs", report.inputs))
     console.table("files", ("", "count"), rows)
     if report.splits:

@@ -19,6 +19,7 @@ def tokenize_command(
     sources: options.Sources,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the tokens.")] = None,
     workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
     vocab: options.VocabularyFile = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
@@ -32,7 +33,7 @@ def tokenize_command(
     from meloformer.shards.pipeline import tokenize_pieces
     from meloformer.tokens.vocabulary import Vocabulary
 
-    settings = load_settings(config, overrides, {"pack.workers": workers})
+    settings = load_settings(config, overrides, {"pack.workers": workers, "pack.scheduler": scheduler})
     vocabulary = None if vocab is None else Vocabulary.load(vocab)
     if out is None:
         if len(sources) != 1 or Path(sources[0]).is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +21,19 @@ _TUNE_NAME = re.compile(r"(.+\.abc)#(\d+)", re.IGNORECASE)
 _TUNE_START = re.compile(rb"^X:", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
-    """One file that may hold a piece."""
+    """One file that may hold a piece. There may be millions of them in memory."""
 
     name: str
     """Unique in one run: the path below the folder that was named; ``book.abc#12`` is the twelfth tune of a book."""
-    path: Path
+    place: str
+    """The path of the file, as text: a ``Path`` takes several times the memory."""
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return Path(self.place)
 
     @property
     def tune(self) -> int | None:
@@ -48,17 +55,20 @@ def find_sources(arguments: Sequence[str | Path]) -> list[Source]:
     """
     names = list(dict.fromkeys(str(argument) for argument in arguments))
     last_parts = Counter(_last_part(name) for name in names)
-    found: dict[tuple[str, int | None], Source] = {}
+    found: list[Source] = []
     for name in names:
         sources = list(_sources_of(name))
         if not sources:
             kinds = " ".join((*MIDI_SUFFIXES, *SCORE_SUFFIXES))
             raise InputError(f"there is no music in {name} (looked for {kinds})")
-        for source in sources:
-            if len(names) > 1:
-                source = _renamed(source, name, is_unique=last_parts[_last_part(name)] == 1)
-            found.setdefault((os.path.abspath(source.path), source.tune), source)  # noqa: PTH100 (links stay apart)
-    return sorted(found.values(), key=lambda source: source.name)
+        if len(names) > 1:
+            is_unique = last_parts[_last_part(name)] == 1
+            sources = [_renamed(source, name, is_unique=is_unique) for source in sources]
+        found += sources
+    if len(names) > 1:  # one file may lie below two of them
+        found = list({(os.path.abspath(source.place), source.tune): source for source in reversed(found)}.values())  # noqa: PTH100 (links stay apart)
+    found.sort(key=lambda source: source.name)
+    return found
 
 
 def _last_part(argument: str) -> str:
@@ -84,7 +94,7 @@ def _sources_of(argument: str) -> Iterator[Source]:
     tune_name = _TUNE_NAME.fullmatch(argument)
     if tune_name and not path.exists() and Path(tune_name[1]).is_file():
         path, number = Path(tune_name[1]), int(tune_name[2])
-        wanted = [source for source in _tunes_of(path.name, path) if source.tune == number]
+        wanted = [source for source in _tunes_of(path.name, str(path)) if source.tune == number]
         if not wanted:
             raise InputError(f"{path} has no tune number {number}")
         yield from wanted
@@ -92,18 +102,19 @@ def _sources_of(argument: str) -> Iterator[Source]:
     if not path.exists():
         raise InputError(f"there is no file or folder {argument}")
     if path.is_file():
-        yield from _tunes_of(path.name, path)
+        yield from _tunes_of(path.name, str(path))
         return
 
     def refuse(error: OSError) -> None:
         raise InputError(f"cannot read the folder {error.filename}: {error.strerror}")
 
-    for folder, subfolders, names in os.walk(path, onerror=refuse, followlinks=True):
+    root = str(path)
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
         subfolders[:] = [name for name in subfolders if not _leads_back(Path(folder, name), path)]
+        below = "" if folder == root else Path(folder).relative_to(path).as_posix() + "/"
         for name in names:
             if name.lower().endswith((*MIDI_SUFFIXES, *SCORE_SUFFIXES)) and not name.startswith("."):
-                file = Path(folder, name)
-                yield from _tunes_of(file.relative_to(path).as_posix(), file)
+                yield from _tunes_of(below + name, f"{folder}{os.sep}{name}")
 
 
 def _leads_back(folder: Path, root: Path) -> bool:
@@ -132,21 +143,21 @@ def _corpus_sources(name: str) -> Iterator[Source]:
             relative = path.relative_to(root.parent).as_posix()
         except ValueError:
             relative = f"{folder}/{path.name}"
-        yield from _tunes_of(relative, path)
+        yield from _tunes_of(relative, str(path))
 
 
-def _tunes_of(name: str, path: Path) -> list[Source]:
+def _tunes_of(name: str, place: str) -> list[Source]:
     """The file, or every tune of an ABC file that holds several (each begins with its own ``X:`` line)."""
-    if path.suffix.lower() != ".abc":
-        return [Source(name, path)]
+    if not name.lower().endswith(".abc"):
+        return [Source(name, place)]
     try:
-        count = len(_TUNE_START.findall(path.read_bytes()))
+        count = len(_TUNE_START.findall(Path(place).read_bytes()))
     except OSError:
         count = 1  # reading it will say why it cannot be read
     width = len(str(count))
-    return (
-        [Source(f"{name}#{tune:0{width}}", path) for tune in range(1, count + 1)] if count > 1 else [Source(name, path)]
-    )
+    if count < 2:
+        return [Source(name, place)]
+    return [Source(f"{name}#{tune:0{width}}", place) for tune in range(1, count + 1)]
 
 
 def read_bytes(source: Source, *, max_bytes: int) -> bytes:
@@ -156,9 +167,11 @@ def read_bytes(source: Source, *, max_bytes: int) -> bytes:
         RejectError: ``too-large`` past ``max_bytes``; ``unreadable`` where the file cannot be opened.
     """
     try:
-        size = source.path.stat().st_size
-        if size > max_bytes:
-            raise RejectError("too-large", f"the file has {size:,} bytes, more than {max_bytes:,}")
+        facts = source.path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise RejectError("unreadable", "it is no ordinary file")
+        if facts.st_size > max_bytes:
+            raise RejectError("too-large", f"the file has {facts.st_size:,} bytes, more than {max_bytes:,}")
         data = source.path.read_bytes()
     except OSError as error:
         raise RejectError("unreadable", f"the file cannot be opened: {error.strerror or error}") from None

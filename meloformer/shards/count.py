@@ -32,8 +32,11 @@ def count_tokens(
     pieces = open_pieces(arguments, settings)
     counts = np.zeros(len(pieces.vocabulary), dtype=np.int64)
     report = Report()
-    with closing(pieces.results):
-        for result in report.counted(pieces.results, pieces.total, progress):
+    with closing(pieces.read(0)) as results:
+        for result in results:
+            report.count(result)
             if isinstance(result, Piece):
                 counts += np.bincount(result.ids, minlength=len(pieces.vocabulary))
+            if progress is not None:
+                progress(report.inputs, pieces.total)
     return Vocabulary(pieces.vocabulary.names, counts.tolist()), report

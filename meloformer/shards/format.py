@@ -13,8 +13,9 @@ Source: RFC 8878 for frames; "Zstandard Seekable Format" 0.1.0 for the table.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,7 @@ from meloformer.errors import ShardError
 
 SUFFIX = ".hid.zst"
 _ID = np.dtype("<u2")
+ID_BYTES = _ID.itemsize
 _MAX_ID = 2**16 - 1
 _SKIPPABLE_MAGIC = 0x184D2A5E
 _SEEKABLE_MAGIC = 0x8F92EAB1
@@ -42,16 +44,17 @@ class ShardWriter:
     Args:
         path: The file.
         level: zstd level, 1-22.
+        frames: To go on with a file that ends behind its last frame: compressed and decompressed size of each.
     Raises:
         OSError: The file cannot be written.
     """
 
-    def __init__(self, path: Path, *, level: int) -> None:
-        self._file = path.open("wb")
+    def __init__(self, path: Path, *, level: int, frames: Sequence[tuple[int, int]] = ()) -> None:
+        self._file = path.open("ab" if frames else "wb")
         self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
-        self._sizes: list[tuple[int, int]] = []
-        self.num_tokens = 0
-        self.num_bytes = 0
+        self._sizes = list(frames)
+        self.num_tokens = sum(raw for _, raw in frames) // _ID.itemsize
+        self.num_bytes = sum(compressed for compressed, _ in frames)
         """Of the file so far."""
 
     def __len__(self) -> int:
@@ -64,13 +67,15 @@ class ShardWriter:
         if kind is None:
             self.close()
         else:
-            self._file.close()
+            self.abandon()
 
-    def add(self, ids: np.ndarray) -> None:
+    def add(self, ids: np.ndarray) -> int:
         """Append one document.
 
         Args:
             ids: (T,) ids from 0 to 65,535.
+        Returns:
+            Number of bytes of its frame.
         Raises:
             ValueError: An id does not fit into 16 bits.
         """
@@ -81,6 +86,13 @@ class ShardWriter:
         self._write(frame)
         self._sizes.append((len(frame), len(raw)))
         self.num_tokens += len(ids)
+        return len(frame)
+
+    def sync(self) -> int:
+        """Bring all that was added to the disk; the length of the file in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self.num_bytes
 
     def close(self) -> None:
         """Write the seek table and close the file."""
@@ -88,6 +100,10 @@ class ShardWriter:
         self._write(_HEADER.pack(_SKIPPABLE_MAGIC, len(table) + _FOOTER.size))
         self._write(table)
         self._write(_FOOTER.pack(len(self._sizes), 0, _SEEKABLE_MAGIC))
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close the file as it is, without a seek table; no reader takes it for a shard."""
         self._file.close()
 
     def _write(self, data: bytes) -> None:

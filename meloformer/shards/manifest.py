@@ -131,8 +131,9 @@ def read_manifest(
 
 
 def sections_of(settings: Settings, *names: str) -> Sections:
-    """Sections of the settings as a manifest records them; the number of workers changes nothing and is left out."""
+    """Sections of the settings as a manifest records them: without what says how to read, not what to write."""
     dumped: Sections = settings.model_dump(mode="json", include=set(names))
     if "pack" in dumped:
-        del dumped["pack"]["workers"]
+        for field in ("workers", "scheduler", "timeout_seconds", "worker_memory_mb"):
+            del dumped["pack"][field]
     return dumped

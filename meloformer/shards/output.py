@@ -1,37 +1,149 @@
-"""Folders that a stage writes: they replace an earlier output of the same stage and nothing else."""
+"""Folders that a stage writes: they grow out of sight, go on after an interruption, and replace nothing else.
+
+The folder ``shards`` grows as ``.shards.part`` beside it. From time to time the stage commits: how many inputs are
+done, and how long every file is at that point. Whatever ends the process, the next run of the same command cuts the
+files back to those lengths and goes on behind them, so the bytes at the end are those of a run that nothing disturbed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from meloformer.errors import OutputError
-from meloformer.files import cannot_write, whole_folder
+from meloformer.errors import InputError, OutputError, ShardError
+from meloformer.files import cannot_write, replace_folder, write_text
 from meloformer.shards.manifest import format_of
 
+STATE_FILE = ".progress.json"
 _ELSEWHERE = "choose another --out"
 
 
+class GrowingFolder:
+    """A folder to append to; see :func:`growing_folder`.
+
+    Attributes:
+        path: Where it is for now.
+        done: Number of inputs that an earlier run of the same work finished; the files are as they were then.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self._key = key
+        self.done = self._go_on()
+
+    def _go_on(self) -> int:
+        """Cut the files back to the last commit; without one of the same work begin with an empty folder."""
+        try:
+            state = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
+            sizes: dict[str, int] = state["files"]
+            is_ours = state["key"] == self._key
+            is_whole = is_ours and all((self.path / name).stat().st_size >= size for name, size in sizes.items())
+            done = int(state["done"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            is_whole, sizes, done = False, {}, 0
+        for entry in list(self.path.iterdir()):
+            if is_whole and entry.name in sizes:
+                os.truncate(entry, sizes[entry.name])
+            elif not (is_whole and entry.name == STATE_FILE):
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        return done if is_whole else 0
+
+    def commit(self, done: int, sizes: Mapping[str, int]) -> None:
+        """Make sure that a later run can go on from here.
+
+        Args:
+            done: Number of inputs that are finished.
+            sizes: File -> its length in bytes, all of which has reached the disk.
+        """
+        self.done = done
+        write_text(self.path / STATE_FILE, json.dumps({"key": self._key, "done": done, "files": dict(sizes)}))
+
+
 @contextmanager
-def output_folder(path: Path, kind: str, owns: Collection[str]) -> Iterator[Path]:
-    """A new folder to fill; on success it takes the place of ``path``, on any exception it vanishes.
+def growing_folder(path: Path, kind: str, owns: Collection[str], key: str) -> Iterator[GrowingFolder]:
+    """A folder to fill; at the end it takes the place of ``path``.
+
+    Whatever goes wrong, a full disk perhaps, it stays beside ``path`` for the next run to go on with; only where the
+    input is to blame, which will be another one the next time, it vanishes.
 
     Args:
         path: Final place. An earlier output of the same kind is replaced, anything else is left alone.
         kind: The ``format`` in the manifest that the caller writes.
         owns: Patterns of the file names that such an output consists of. A folder that holds anything else is not
             replaced, so that nothing that a user put there is lost.
+        key: Equal for runs that write the same bytes: only such a run goes on with what another left.
     Raises:
-        OutputError: ``path`` is something else, or cannot be written.
+        OutputError: ``path`` is something else, or cannot be written, or another run is writing it.
     """
     try:
-        _refuse_foreign(path, kind, owns)
-    except (OSError, ValueError, RuntimeError) as error:
+        _refuse_foreign(path, kind, (*owns, STATE_FILE))
+        place = path.resolve()  # "." has no name, and a link is not what is to be replaced
+        part, earlier = place.with_name(f".{place.name}.part"), place.with_name(f".{place.name}.old")
+        part.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte: ValueError; a loop of links: RuntimeError
         raise cannot_write(path, error) from None
-    with whole_folder(path) as folder:
-        yield folder
+    with _locked(part, path):
+        try:
+            _finish_exchange(place, part, earlier)
+            folder = GrowingFolder(part, key)
+            yield folder
+            replace_folder(place, by=part, earlier=earlier)
+            (place / STATE_FILE).unlink(missing_ok=True)
+        except OSError as error:
+            raise _going_on(cannot_write(path, error), part) from None
+        except OutputError as error:
+            raise _going_on(error, part) from None
+        except (InputError, ShardError):
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def _finish_exchange(place: Path, part: Path, earlier: Path) -> None:
+    """Clear up after a run that was killed while its folder took its place."""
+    if (place / STATE_FILE).exists() and not (part / STATE_FILE).exists():  # all but the last step was done
+        for entry in part.iterdir():
+            entry.unlink()
+        for entry in place.iterdir():
+            entry.rename(part / entry.name)
+        place.rmdir()
+    if earlier.exists() and not place.exists():
+        earlier.rename(place)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _going_on(error: OutputError, part: Path) -> OutputError:
+    """The error, with what the user can do; a folder with nothing to go on with vanishes."""
+    if (part / STATE_FILE).exists():
+        return OutputError(error.message, "then run the same command again: it goes on where it was")
+    shutil.rmtree(part, ignore_errors=True)
+    return error
+
+
+@contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[None]:
+    """Hold a folder for this process, where the system can lock; the lock ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"another run is writing {path}", f"wait for it, or {_ELSEWHERE}") from None
+        except OSError:  # a network file system without locks
+            pass
+        yield
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _refuse_foreign(path: Path, kind: str, owns: Collection[str]) -> None:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from meloformer.errors import OutputError
-from meloformer.files import write_text
 from meloformer.midi.quality import reject_reason
 from meloformer.midi.sources import find_sources
 from meloformer.settings import FilterSettings, PackSettings, Settings
-from meloformer.shards.inputs import Pieces, open_pieces
-from meloformer.shards.manifest import (
-    FILES_OF,
-    FILTERED,
-    LIST_FILE,
-    MANIFEST_FILE,
-    FilterManifest,
-    Split,
-    sections_of,
-)
-from meloformer.shards.output import output_folder
-from meloformer.shards.process import Piece, Reject, Result, Work, process_sources
+from meloformer.shards.inputs import Pieces, music_pieces, open_pieces
+from meloformer.shards.manifest import FILES_OF, FILTERED, FORMAT_VERSION, SHARDS, Sections, Split, sections_of
+from meloformer.shards.output import GrowingFolder, growing_folder
+from meloformer.shards.process import Reject, Result, Work
 from meloformer.shards.report import Progress, Report
-from meloformer.shards.writing import write_line, write_shards
+from meloformer.shards.writing import FilteredList, Output, ShardSet, short_key
 from meloformer.tokens.vocabulary import Vocabulary
+from meloformer.version import __version__
+
+COMMIT_SECONDS = 1.0
+"""What a killed run has to do again; a commit takes some milliseconds."""
 
 
 def filter_pieces(
@@ -44,24 +41,10 @@ def filter_pieces(
         InputError: There is no music.
         OutputError: ``out`` cannot be written.
     """
-    report = Report()
-    sources = find_sources(arguments)
-    path_of = {source.name: str(source.path.resolve()) for source in sources}
-    with (
-        closing(process_sources(sources, Work(settings, Vocabulary.default()))) as results,
-        output_folder(out, FILTERED, FILES_OF[FILTERED]) as folder,
-    ):
-        with (folder / LIST_FILE).open("w", encoding="utf-8") as lines:
-            for result in report.counted(_judged(results, settings.filter), len(sources), progress):
-                write_line(lines, _list_record(result, path_of[result.name]))
-        manifest = FilterManifest(
-            num_inputs=report.inputs,
-            num_kept=report.kept,
-            rejects=dict(report.rejects.most_common()),
-            settings=sections_of(settings, "filter", "tokens"),
-        )
-        write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
-    return report
+    sections = sections_of(settings, "filter", "tokens")
+    pieces = music_pieces(find_sources(arguments), Work(settings, Vocabulary.default()))
+    job = _Job(FILTERED, pieces, FilteredList(sections), sections, judge=settings.filter)
+    return _run(job, out, progress)
 
 
 def tokenize_pieces(
@@ -77,7 +60,9 @@ def tokenize_pieces(
     Args and errors as for :func:`pack_pieces`.
     """
     pieces = open_pieces(arguments, settings, vocabulary)
-    return _write(pieces, pieces.results, out, settings, lambda _: "all", progress)
+    sections = pieces.sections | sections_of(settings, "pack")
+    output = ShardSet(settings.pack, sections, pieces.vocabulary, lambda _: "all")
+    return _run(_Job(SHARDS, pieces, output, sections), out, progress)
 
 
 def pack_pieces(
@@ -104,11 +89,11 @@ def pack_pieces(
         ShardError: The tokens are damaged.
     """
     pieces = open_pieces(arguments, settings, vocabulary)
-    results = pieces.results
+    sections = pieces.sections | sections_of(settings, "pack")
     if not pieces.judged:
-        results = _judged(results, settings.filter)
-        pieces = replace(pieces, sections=sections_of(settings, "filter") | pieces.sections)
-    return _write(pieces, results, out, settings, lambda key: split_of(key, settings.pack), progress)
+        sections = sections_of(settings, "filter") | sections
+    output = ShardSet(settings.pack, sections, pieces.vocabulary, lambda key: split_of(key, settings.pack))
+    return _run(_Job(SHARDS, pieces, output, sections, judge=None if pieces.judged else settings.filter), out, progress)
 
 
 def split_of(key: str, settings: PackSettings) -> Split:
@@ -119,50 +104,96 @@ def split_of(key: str, settings: PackSettings) -> Split:
     return "val" if position < settings.test_share + settings.val_share else "train"
 
 
-def _write(
-    pieces: Pieces,
-    results: Iterable[Result],
-    out: Path,
-    settings: Settings,
-    split_for: Callable[[str], Split],
-    progress: Progress | None,
-) -> Report:
-    """Write shards of ``results``, which come from ``pieces``."""
+@dataclass(frozen=True)
+class _Job:
+    """What a stage does."""
+
+    kind: str
+    """The ``format`` of what it writes."""
+    pieces: Pieces
+    output: Output
+    sections: Sections
+    """Settings that the output depends on."""
+    judge: FilterSettings | None = None
+    """The rules to judge by; ``None`` where everything is kept."""
+
+    def key(self) -> str:
+        """Equal for jobs that write the same bytes, as far as that can be told without reading the input."""
+        facts = (self.kind, FORMAT_VERSION, __version__, self.sections, self.judge is not None)
+        vocabulary = self.pieces.vocabulary.sha256
+        return hashlib.sha256(json.dumps([*facts, vocabulary, self.pieces.key]).encode()).hexdigest()
+
+
+def _run(job: _Job, out: Path, progress: Progress | None) -> Report:
+    """Do a job, from where an earlier run of it was interrupted.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted; what is done is kept.
+    """
+    pieces = job.pieces
     if pieces.folder is not None and out.resolve() == pieces.folder.resolve():
         raise OutputError(f"{out} is the input, so it is not replaced", "choose another --out")
-    report = Report()
-    with closing(pieces.results):
-        write_shards(
-            report.counted(results, pieces.total, progress),
-            report,
-            out,
-            settings=settings.pack,
-            sections=pieces.sections | sections_of(settings, "pack"),
-            vocabulary=pieces.vocabulary,
-            split_of=split_for,
-        )
+    with growing_folder(out, job.kind, FILES_OF[job.kind], job.key()) as folder:
+        report = Report(resumed=folder.done)
+        kept = job.output.restore(folder.path, report)
+        try:
+            with closing(pieces.read(folder.done)) as read:
+                results = read if job.judge is None else _judged(read, pieces, folder.done, job.judge, kept)
+                _write_all(results, job, folder, report, progress)
+            job.output.finish(report)
+        finally:
+            job.output.close()
     return report
 
 
-def _judged(results: Iterable[Result], settings: FilterSettings) -> Iterator[Result]:
-    """Pieces that break a rule, or repeat an earlier piece, become rejects."""
-    first_with: dict[str, str] = {}
-    for result in results:
+def _write_all(
+    results: Iterable[Result], job: _Job, folder: GrowingFolder, report: Report, progress: Progress | None
+) -> None:
+    """Write every result, commit now and then, and at the end or when interrupted."""
+    total, last_commit, is_between = job.pieces.total, time.monotonic(), True
+    try:
+        for result in results:
+            is_between = False
+            job.output.add(result, job.pieces.path(report.inputs))
+            report.count(result)
+            is_between = True
+            if time.monotonic() - last_commit > COMMIT_SECONDS:
+                folder.commit(report.inputs, job.output.sync())
+                last_commit = time.monotonic()
+            if progress is not None:
+                progress(report.inputs, total)
+    except KeyboardInterrupt:
+        if is_between:
+            folder.commit(report.inputs, job.output.sync())
+        raise KeyboardInterrupt(
+            f"interrupted; {folder.done:,} of {total:,} files are done and kept; to go on:"
+        ) from None
+    folder.commit(report.inputs, job.output.sync())
+
+
+def _judged(
+    results: Iterable[Result], pieces: Pieces, done: int, settings: FilterSettings, kept: dict[bytes, str]
+) -> Iterator[Result]:
+    """Pieces that break a rule, or repeat an earlier piece, become rejects.
+
+    Args:
+        results: To be judged, in the order of ``pieces``.
+        pieces: Where they come from.
+        done: How many an earlier run of this job has done.
+        settings: The rules.
+        kept: Short content key -> name of the pieces that it kept.
+    """
+    for index, result in enumerate(results, done):
         if isinstance(result, Reject):
             yield result
             continue
         broken = reject_reason(result.statistics, settings)
+        if broken is None and result.recovered is not None and not settings.keep_recovered:
+            broken = "recovered", result.recovered
         if broken is None and not settings.keep_duplicates:
-            earlier = first_with.setdefault(result.content_key, result.name)
-            if earlier != result.name:
+            # the name that is in memory already: a million copies of names are 100 MB
+            name = pieces.sources[index].name if pieces.sources else result.name
+            earlier = kept.setdefault(short_key(result.content_key), name)
+            if earlier != name:
                 broken = "duplicate", f"the same notes as {earlier}"
         yield result if broken is None else result.rejected(*broken)
-
-
-def _list_record(result: Result, path: str) -> dict[str, Any]:
-    """A line of ``manifest.jsonl``: what is known of a file, and whether it is kept."""
-    record: dict[str, Any] = {"name": result.name, "path": path, "keep": isinstance(result, Piece)}
-    if isinstance(result, Reject):
-        record |= {"reason": result.reason, "message": result.message}
-    facts = None if result.statistics is None else asdict(result.statistics)
-    return record | {"sha256": result.sha256, "content_key": result.content_key, "statistics": facts}

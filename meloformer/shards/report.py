@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,10 @@ class Report:
 
     inputs: int = 0
     kept: int = 0
+    recovered: int = 0
+    """How many of the kept are what could be read of a damaged file."""
+    resumed: int = 0
+    """How many of the inputs an earlier run, which was interrupted, had done."""
     rejects: Counter[str] = field(default_factory=Counter)
     """Reason -> number of files."""
     num_tokens: int = 0
@@ -32,31 +36,39 @@ class Report:
         """Mean over all kept notes; 0 without notes."""
         return self.num_tokens / self.num_notes if self.num_notes else 0.0
 
-    def add(self, result: Result) -> None:
+    def count(self, result: Result) -> None:
         """Count one file."""
-        self.inputs += 1
         if isinstance(result, Reject):
-            self.rejects[result.reason] += 1
-            return
-        self.kept += 1
-        self.num_tokens += len(result.ids)
-        self.num_notes += result.statistics.notes
+            self.count_reject(result.reason)
+        else:
+            self.count_piece(len(result.ids), result.statistics.notes, result.recovered)
 
-    def counted(self, results: Iterable[Result], total: int, progress: Progress | None) -> Generator[Result]:
-        """Hand on every result, count it, and tell ``progress`` when the receiver is done with it."""
-        for done, result in enumerate(results, start=1):
-            self.add(result)
-            yield result
-            if progress is not None:
-                progress(done, total)
+    def count_piece(self, num_tokens: int, num_notes: int, recovered: str | None) -> None:
+        """Count a file that was kept."""
+        self.inputs += 1
+        self.kept += 1
+        self.recovered += recovered is not None
+        self.num_tokens += num_tokens
+        self.num_notes += num_notes
+
+    def count_reject(self, reason: str) -> None:
+        """Count a file that was not."""
+        self.inputs += 1
+        self.rejects[reason] += 1
+
+    def reasons(self) -> dict[str, int]:
+        """Reason -> number of files, the commonest first."""
+        return dict(sorted(self.rejects.items(), key=lambda item: (-item[1], item[0])))
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {
             "inputs": self.inputs,
             "kept": self.kept,
+            "recovered": self.recovered,
+            "resumed": self.resumed,
             "rejected": self.rejects.total(),
-            "rejects": dict(self.rejects.most_common()),
+            "rejects": self.reasons(),
             "num_documents": self.kept,
             "num_tokens": self.num_tokens,
             "num_notes": self.num_notes,

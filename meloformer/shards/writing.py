@@ -1,143 +1,238 @@
-"""Pieces -> a folder of shards, one set of shards for every split."""
+"""What a stage writes, record by record: a list of files, or a folder of shards with one set for every split.
+
+Both can go on with what an interrupted run left, which they read back from their own records.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
-
-import numpy as np
+from typing import Any, Protocol, TextIO
 
 from meloformer.files import write_text
 from meloformer.settings import PackSettings
-from meloformer.shards.format import SUFFIX, ShardWriter
+from meloformer.shards.format import ID_BYTES, SUFFIX, ShardWriter
 from meloformer.shards.manifest import (
     DOCUMENTS_FILE,
-    FILES_OF,
+    LIST_FILE,
     MANIFEST_FILE,
     REJECTS_FILE,
-    SHARDS,
     VOCABULARY_FILE,
+    FilterManifest,
     Sections,
     ShardCounts,
     ShardManifest,
     Split,
     SplitCounts,
 )
-from meloformer.shards.output import output_folder
 from meloformer.shards.process import Piece, Reject, Result
 from meloformer.shards.report import Report
 from meloformer.tokens.vocabulary import Vocabulary
 
 
-class SplitWriter:
-    """The shards of one split, a new one whenever the last is full; a context manager as :class:`ShardWriter` is.
+class Output(Protocol):
+    """What a stage writes into a folder."""
+
+    def restore(self, folder: Path, report: Report) -> dict[bytes, str]:
+        """Open the files and count what they hold already; short content key -> name of the pieces that were kept."""
+        ...
+
+    def add(self, result: Result, path: Path | None) -> None:
+        """Write one result, of the file at ``path`` where it comes from one."""
+        ...
+
+    def sync(self) -> dict[str, int]:
+        """Bring all files to the disk; name -> length in bytes."""
+        ...
+
+    def close(self) -> None:
+        """Close the files, whatever state they are in."""
+        ...
+
+    def finish(self, report: Report) -> None:
+        """Close the files and write the manifest."""
+        ...
+
+
+class FilteredList:
+    """``manifest.jsonl``: a line per file with what it is and why it was kept or not.
 
     Args:
-        folder: Where they go.
-        split: Their name begins with it.
-        settings: ``level`` and ``shard_tokens``.
+        sections: For the manifest.
     """
 
-    def __init__(self, folder: Path, split: Split, settings: PackSettings) -> None:
-        self._folder, self._split, self._settings = folder, split, settings
-        self._writer: ShardWriter | None = None
-        self._done: list[ShardCounts] = []
+    def __init__(self, sections: Sections) -> None:
+        self._sections = sections
 
-    def __enter__(self) -> SplitWriter:
-        return self
+    def restore(self, folder: Path, report: Report) -> dict[bytes, str]:
+        """See :class:`Output`."""
+        self._folder = folder
+        kept: dict[bytes, str] = {}
+        for record in _records(folder / LIST_FILE):
+            if record["keep"]:
+                report.count_piece(record["tokens"], record["statistics"]["notes"], record["recovered"])
+                kept.setdefault(short_key(record["content_key"]), record["name"])
+            else:
+                report.count_reject(record["reason"])
+        self._lines = (folder / LIST_FILE).open("a", encoding="utf-8")
+        return kept
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        elif self._writer is not None:
-            self._writer.__exit__(kind, error, at)
-
-    @property
-    def _file(self) -> str:
-        return f"{self._split}-{len(self._done):05d}{SUFFIX}"
-
-    def add(self, ids: np.ndarray) -> tuple[str, int]:
-        """Write a document, (T,) ids; the name of its shard and its number there."""
-        if self._writer is not None and self._writer.num_tokens + len(ids) > self._settings.shard_tokens:
-            self.close()
-        if self._writer is None:
-            self._writer = ShardWriter(self._folder / self._file, level=self._settings.level)
-        self._writer.add(ids)
-        return self._file, len(self._writer) - 1
-
-    def close(self) -> SplitCounts:
-        """Finish the open shard; what was written in all."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-            facts = {"num_tokens": writer.num_tokens, "num_bytes": writer.num_bytes}
-            self._done.append(ShardCounts(file=self._file, num_documents=len(writer), **facts))
-        return SplitCounts(
-            num_documents=sum(shard.num_documents for shard in self._done),
-            num_tokens=sum(shard.num_tokens for shard in self._done),
-            shards=tuple(self._done),
+    def add(self, result: Result, path: Path | None) -> None:
+        """See :class:`Output`."""
+        record: dict[str, Any] = {"name": result.name, "path": str(path and path.resolve())}
+        record["keep"] = isinstance(result, Piece)
+        if isinstance(result, Reject):
+            record |= {"reason": result.reason, "message": result.message}
+        else:
+            record |= {"tokens": len(result.ids), "recovered": result.recovered}
+        facts = None if result.statistics is None else asdict(result.statistics)
+        _write_line(
+            self._lines, record | {"sha256": result.sha256, "content_key": result.content_key, "statistics": facts}
         )
 
+    def sync(self) -> dict[str, int]:
+        """See :class:`Output`."""
+        return {LIST_FILE: _synced(self._lines)}
 
-def write_shards(
-    results: Iterable[Result],
-    report: Report,
-    out: Path,
-    *,
-    settings: PackSettings,
-    sections: Sections,
-    vocabulary: Vocabulary,
-    split_of: Callable[[str], Split],
-) -> None:
-    """Write a folder of shards: pieces to their splits, rejects to ``rejects.jsonl``.
+    def close(self) -> None:
+        """See :class:`Output`."""
+        self._lines.close()
+
+    def finish(self, report: Report) -> None:
+        """See :class:`Output`."""
+        self.close()
+        manifest = FilterManifest(
+            num_inputs=report.inputs,
+            num_kept=report.kept,
+            rejects=report.reasons(),
+            settings=self._sections,
+        )
+        write_text(self._folder / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
+
+
+class ShardSet:
+    """A folder of shards: pieces go to their splits, rejects to ``rejects.jsonl``.
 
     Args:
-        results: Counted by ``report`` as they come.
-        report: Gets its ``splits`` here, and goes into the manifest.
-        out: The folder.
         settings: ``level`` and ``shard_tokens``.
         sections: For the manifest.
         vocabulary: Of the ids.
         split_of: Content key -> split.
-    Raises:
-        OutputError: The folder cannot be written, or is something else.
     """
-    with output_folder(out, SHARDS, FILES_OF[SHARDS]) as folder:
-        writers: dict[Split, SplitWriter] = {}
-        with ExitStack() as open_files:
-            rejects = open_files.enter_context((folder / REJECTS_FILE).open("w", encoding="utf-8"))
-            documents = open_files.enter_context((folder / DOCUMENTS_FILE).open("w", encoding="utf-8"))
-            for result in results:
-                if isinstance(result, Reject):
-                    record = {"name": result.name, "reason": result.reason, "message": result.message}
-                    write_line(rejects, record)
-                    continue
-                split = split_of(result.content_key)
-                if split not in writers:
-                    writers[split] = open_files.enter_context(SplitWriter(folder, split, settings))
-                shard, index = writers[split].add(result.ids)
-                write_line(documents, _document_record(result, split, shard, index))
-        report.splits = {name: writers[name].close() for name in sorted(writers)}
-        write_text(folder / VOCABULARY_FILE, vocabulary.to_json())
+
+    def __init__(
+        self, settings: PackSettings, sections: Sections, vocabulary: Vocabulary, split_of: Callable[[str], Split]
+    ) -> None:
+        self._settings, self._sections, self._vocabulary, self._split_of = settings, sections, vocabulary, split_of
+        self._done: dict[Split, list[ShardCounts]] = {}
+        self._open: dict[Split, ShardWriter] = {}
+
+    def restore(self, folder: Path, report: Report) -> dict[bytes, str]:
+        """See :class:`Output`."""
+        self._folder = folder
+        kept: dict[bytes, str] = {}
+        frames: dict[Split, tuple[str, list[tuple[int, int]]]] = {}
+        for record in _records(folder / DOCUMENTS_FILE):
+            report.count_piece(record["tokens"], record["statistics"]["notes"], record["recovered"])
+            kept.setdefault(short_key(record["content_key"]), record["name"])
+            split: Split = record["split"]
+            if split not in frames or frames[split][0] != record["shard"]:  # the one before is full
+                self._count_full(split, *frames.get(split, ("", [])))
+                frames[split] = record["shard"], []
+            frames[split][1].append((record["bytes"], record["tokens"] * ID_BYTES))
+        for split, (file, sizes) in frames.items():
+            self._open[split] = ShardWriter(folder / file, level=self._settings.level, frames=sizes)
+        for record in _records(folder / REJECTS_FILE):
+            report.count_reject(record["reason"])
+        self._documents = (folder / DOCUMENTS_FILE).open("a", encoding="utf-8")
+        self._rejects = (folder / REJECTS_FILE).open("a", encoding="utf-8")
+        return kept
+
+    def _count_full(self, split: Split, file: str, sizes: list[tuple[int, int]]) -> None:
+        done = self._done.setdefault(split, [])
+        if sizes:
+            done.append(
+                ShardCounts(
+                    file=file,
+                    num_documents=len(sizes),
+                    num_tokens=sum(raw for _, raw in sizes) // ID_BYTES,
+                    num_bytes=(self._folder / file).stat().st_size,
+                )
+            )
+
+    def add(self, result: Result, path: Path | None) -> None:  # noqa: ARG002 (names alone are the same on every machine)
+        """See :class:`Output`."""
+        if isinstance(result, Reject):
+            _write_line(self._rejects, {"name": result.name, "reason": result.reason, "message": result.message})
+            return
+        split = self._split_of(result.content_key)
+        writer = self._writer_for(split, len(result.ids))
+        num_bytes = writer.add(result.ids)
+        _write_line(self._documents, _document_record(result, split, self._file(split), len(writer) - 1, num_bytes))
+
+    def _file(self, split: Split) -> str:
+        """The shard of a split that is open, or comes next."""
+        return f"{split}-{len(self._done.get(split, ())):05d}{SUFFIX}"
+
+    def _writer_for(self, split: Split, num_tokens: int) -> ShardWriter:
+        """The open shard of a split, a new one where the open one has no room for a document."""
+        self._done.setdefault(split, [])
+        writer = self._open.get(split)
+        if writer is not None and writer.num_tokens + num_tokens > self._settings.shard_tokens:
+            self._finish_shard(split)
+            writer = None
+        if writer is None:
+            writer = self._open[split] = ShardWriter(self._folder / self._file(split), level=self._settings.level)
+        return writer
+
+    def _finish_shard(self, split: Split) -> None:
+        writer = self._open.pop(split)
+        writer.close()
+        facts = {"num_tokens": writer.num_tokens, "num_bytes": writer.num_bytes}
+        self._done[split].append(ShardCounts(file=self._file(split), num_documents=len(writer), **facts))
+
+    def sync(self) -> dict[str, int]:
+        """See :class:`Output`."""
+        sizes = {shard.file: shard.num_bytes for done in self._done.values() for shard in done}
+        sizes |= {self._file(split): writer.sync() for split, writer in self._open.items()}
+        return sizes | {DOCUMENTS_FILE: _synced(self._documents), REJECTS_FILE: _synced(self._rejects)}
+
+    def close(self) -> None:
+        """See :class:`Output`."""
+        for file in (*self._open.values(), self._documents, self._rejects):
+            file.abandon() if isinstance(file, ShardWriter) else file.close()
+
+    def finish(self, report: Report) -> None:
+        """See :class:`Output`."""
+        for split in list(self._open):
+            self._finish_shard(split)
+        self.close()
+        report.splits = {
+            name: SplitCounts(
+                num_documents=sum(shard.num_documents for shard in self._done[name]),
+                num_tokens=sum(shard.num_tokens for shard in self._done[name]),
+                shards=tuple(self._done[name]),
+            )
+            for name in sorted(self._done)
+        }
+        write_text(self._folder / VOCABULARY_FILE, self._vocabulary.to_json())
         manifest = ShardManifest(
-            vocabulary_sha256=vocabulary.sha256,
+            vocabulary_sha256=self._vocabulary.sha256,
             num_inputs=report.inputs,
             num_documents=report.kept,
             num_tokens=report.num_tokens,
             num_notes=report.num_notes,
-            rejects=dict(report.rejects.most_common()),
+            rejects=report.reasons(),
             splits=report.splits,
-            settings=sections,
+            settings=self._sections,
         )
-        write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
+        write_text(self._folder / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
 
 
-def _document_record(piece: Piece, split: Split, shard: str, index: int) -> dict[str, Any]:
+def _document_record(piece: Piece, split: Split, shard: str, index: int, num_bytes: int) -> dict[str, Any]:
     """A line of ``documents.jsonl``: where a document lies and where it comes from."""
     return {
         "name": piece.name,
@@ -145,12 +240,38 @@ def _document_record(piece: Piece, split: Split, shard: str, index: int) -> dict
         "shard": shard,
         "index": index,
         "tokens": len(piece.ids),
+        "bytes": num_bytes,
+        "recovered": piece.recovered,
         "sha256": piece.sha256,
         "content_key": piece.content_key,
         "statistics": asdict(piece.statistics),
     }
 
 
-def write_line(file: TextIO, record: dict[str, Any]) -> None:
-    """Append a record to a file of JSON lines."""
-    file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
+def short_key(content_key: str) -> bytes:
+    """Half of a content key: a million pieces hardly share one by chance, and it takes less memory."""
+    return bytes.fromhex(content_key[:16])
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSON lines that may not be there yet."""
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+
+def _write_line(file: TextIO, record: dict[str, Any]) -> None:
+    line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # the name of a file need not be text
+        line = json.dumps(record, separators=(",", ":"))
+    file.write(line + "\n")
+
+
+def _synced(file: TextIO) -> int:
+    """Bring a file to the disk; its length in bytes."""
+    file.flush()
+    os.fsync(file.fileno())
+    return os.fstat(file.fileno()).st_size

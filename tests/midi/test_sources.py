@@ -93,7 +93,7 @@ def test_the_tunes_of_a_long_book_sort_by_number(tmp_path: Path) -> None:
 def test_a_book_that_lost_a_tune_since_is_a_reject(tmp_path: Path) -> None:
     (tmp_path / "book.abc").write_text(BOOK)
     with pytest.raises(RejectError, match="2 tunes"):
-        read_bytes(Source("book.abc#7", tmp_path / "book.abc"), max_bytes=10_000)
+        read_bytes(Source("book.abc#7", str(tmp_path / "book.abc")), max_bytes=10_000)
 
 
 def test_a_link_that_leads_back_is_not_followed_for_ever(folder: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:
 
 
 def test_a_file_past_the_limit_is_too_large_and_one_that_vanished_is_unreadable(folder: Path) -> None:
-    source = Source("z.mid", folder / "z.mid")
+    source = Source("z.mid", str(folder / "z.mid"))
     size = source.path.stat().st_size
     assert len(read_bytes(source, max_bytes=size)) == size
     with pytest.raises(RejectError, match="too-large"):

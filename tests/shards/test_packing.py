@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from meloformer.midi.sources import find_sources
 from meloformer.shards.packing import MIN_ROW, Fragment, cut_document, pack_rows
-from meloformer.shards.process import Piece, Work, process_sources
+from meloformer.shards.parallel import process_sources
+from meloformer.shards.process import Piece, Work
 from meloformer.tokens.attributes import Attributes, attributes
 from meloformer.tokens.vocabulary import SEP, TokenType, Vocabulary
 from tests.shards.conftest import settings_with

@@ -67,6 +67,29 @@ def test_every_file_is_kept_or_rejected_with_its_reason(music: Path, tmp_path: P
     assert report.tokens_per_note == report.num_tokens / report.num_notes
 
 
+def test_what_is_left_of_a_damaged_file_is_kept_and_marked_or_rejected(own_music: Path, tmp_path: Path) -> None:
+    whole = (own_music / "good/1.mid").read_bytes()
+    (own_music / "cut in half.mid").write_bytes(whole[: len(whole) // 2])
+    report = pack_pieces([own_music], tmp_path / "shards", SETTINGS)
+    assert (report.kept, report.recovered) == (NUM_PIECES + 1, 1)
+    marks = {line["name"]: line["recovered"] for line in lines_of(tmp_path / "shards/documents.jsonl")}
+    assert {name for name, mark in marks.items() if mark is not None} == {"cut in half.mid"}
+    assert "truncated" in marks["cut in half.mid"]
+    assert filter_pieces([own_music], tmp_path / "kept", SETTINGS).recovered == 1
+    assert pack_pieces([tmp_path / "kept"], tmp_path / "from_list", SETTINGS).recovered == 1
+    assert pack_pieces([tmp_path / "shards"], tmp_path / "again", SETTINGS).recovered == 1
+    report = pack_pieces([own_music], tmp_path / "strict", settings_with("filter.keep_recovered=false"))
+    assert (report.kept, report.recovered, report.rejects["recovered"]) == (NUM_PIECES, 0, 1)
+
+
+def test_a_name_that_is_no_text_is_written_and_read_again(own_music: Path, tmp_path: Path) -> None:
+    (own_music / "good/1.mid").rename(Path(os.fsdecode(os.fsencode(own_music) + b"/caf\xe9.mid")))
+    filter_pieces([own_music], tmp_path / "kept", SETTINGS)
+    report = pack_pieces([tmp_path / "kept"], tmp_path / "shards", SETTINGS)
+    assert report.kept == NUM_PIECES
+    assert os.fsdecode(b"caf\xe9.mid") in split_by_name(tmp_path / "shards")
+
+
 def test_the_list_of_filter_tells_all_that_is_known_of_every_file(music: Path, tmp_path: Path) -> None:
     report = filter_pieces([music], tmp_path / "kept", SETTINGS)
     lines = {line["name"]: line for line in lines_of(tmp_path / "kept/manifest.jsonl")}
