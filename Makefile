@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MIDI := ../shared/midi/dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup fmt check test demo bench docs clean
+.PHONY: help setup fmt check test demo bench faults docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -32,6 +33,10 @@ demo: $(VENV)/.user  ## from public-domain music to new music, on a CPU, in minu
 
 bench: $(VENV)/.user  ## speed and memory of a training step on this machine
 	$(BIN)/meloformer bench $(ARGS)
+
+faults: $(VENV)/.dev  ## damaged files and killed runs, some minutes; MIDI=folder of MIDI files
+	$(BIN)/python -m benchmarks.faults mutate $(MIDI)
+	$(BIN)/python -m benchmarks.faults kill $(MIDI)
 
 docs: $(VENV)/.dev  ## write the generated parts of docs/ again
 	$(BIN)/python scripts/build_docs.py

@@ -1,0 +1,1 @@
+"""Figures and faults, measured by commands that anyone can repeat."""
