@@ -22,6 +22,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from meloformer.midi.sources import MIDI_SUFFIXES
+
 MUTATIONS = ("flip", "cut", "splice", "length", "insert", "delete", "zero", "header")
 
 
@@ -34,15 +36,20 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=20, help="kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    originals = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in (".mid", ".midi", ".kar"))
-    if not originals:
-        print(f"there are no MIDI files in {options.folder}", file=sys.stderr)
-        return 1
+    originals = midi_files(options.folder)
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="faults") as folder:
         if options.kind == "mutate":
             return mutate(originals, Path(folder), options.files, rng)
         return kill(originals, Path(folder), options.times, rng)
+
+
+def midi_files(folder: Path) -> list[Path]:
+    """All below a folder, sorted."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MIDI_SUFFIXES)
+    if not found:
+        sys.exit(f"there are no MIDI files in {folder}")
+    return found
 
 
 def mutate(originals: list[Path], folder: Path, num_files: int, rng: random.Random) -> int:
