@@ -47,17 +47,16 @@ def bar_grid(
     An event that repeats the meter in force changes nothing. A real change starts a new bar where it stands.
 
     Args:
-        meter_ticks, numerator, denominator: (M,) meter events, ascending from tick 0.
+        meter_ticks, numerator, denominator: (M,) meter events, strictly ascending from tick 0.
         ticks_per_quarter: Resolution of the ticks.
         end_ticks: End of the piece, > 0. The last bar is whole.
     Raises:
         RejectError: ``unsupported-meter`` where a bar is not a whole, positive number of ticks; ``too-long``.
     """
-    within = meter_ticks < max(end_ticks, 1)
-    meter_ticks, numerator, denominator = meter_ticks[within], numerator[within], denominator[within]
-    changes = np.ones(len(meter_ticks), dtype=bool)
-    changes[1:] = (numerator[1:] != numerator[:-1]) | (denominator[1:] != denominator[:-1])
-    meter_ticks, numerator, denominator = meter_ticks[changes], numerator[changes], denominator[changes]
+    if len(meter_ticks) > 1:
+        counts = meter_ticks < max(end_ticks, 1)
+        counts[1:] &= (numerator[1:] != numerator[:-1]) | (denominator[1:] != denominator[:-1])
+        meter_ticks, numerator, denominator = meter_ticks[counts], numerator[counts], denominator[counts]
     whole = 4 * ticks_per_quarter * numerator
     broken = (numerator <= 0) | (denominator <= 0) | (whole % np.maximum(denominator, 1) != 0)
     if broken.any():
@@ -69,17 +68,19 @@ def bar_grid(
     num_bars = -((meter_ticks - segment_end) // length)
     if int(num_bars.sum()) > MAX_BARS:
         raise RejectError("too-long", f"{int(num_bars.sum()):,} bars, more than {MAX_BARS:,}")
-    segment = np.repeat(np.arange(len(meter_ticks)), num_bars)
-    index = np.arange(len(segment)) - np.repeat(np.cumsum(num_bars) - num_bars, num_bars)
-    start = meter_ticks[segment] + index * length[segment]
-    bar_end = start + length[segment]
-    next_meter = np.append(meter_ticks[1:], np.iinfo(np.int64).max)[segment]
-    is_cut = bar_end > next_meter
+    bars_before = np.cumsum(num_bars) - num_bars
+    bar_length = np.repeat(length, num_bars)
+    start = np.repeat(meter_ticks - bars_before * length, num_bars) + np.arange(len(bar_length)) * bar_length
+    last = bars_before[1:] - 1  # of every meter but the last one
+    up_to_next = meter_ticks[1:] - start[last]
+    is_cut = np.zeros(len(start), dtype=bool)
+    is_cut[last] = up_to_next < bar_length[last]
+    bar_length[last] = up_to_next
     return BarGrid(
         start_ticks=start,
-        length_ticks=np.where(is_cut, next_meter - start, length[segment]),
-        numerator=numerator[segment],
-        denominator=denominator[segment],
+        length_ticks=bar_length,
+        numerator=np.repeat(numerator, num_bars),
+        denominator=np.repeat(denominator, num_bars),
         is_cut=is_cut,
     )
 

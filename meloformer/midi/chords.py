@@ -59,6 +59,7 @@ NAME_BONUS = 5
 """Percent added where music21 gives this name to exactly the pitch classes that sound over this bass."""
 
 _NUM_QUALITIES = len(QUALITIES)
+_BITS = 2.0 ** np.arange(12)
 
 
 def analyse_bars(
@@ -118,27 +119,25 @@ def _best_chord(weight: np.ndarray) -> np.ndarray:
 
     float64 holds every intermediate exactly: scores stay below 2^53 for any bar of less than 10^11 steps x velocity.
     """
-    tones, constant, table = _tables()
-    total = weight.sum(axis=1)
-    # Scores are multiples of 256, so adding a rank below 256 settles ties and nothing else.
-    score = weight @ tones + total[:, None] * constant - np.arange(tones.shape[1])
-    sounding = (weight > 0) @ (1 << np.arange(12))
-    named = table[sounding]
+    gain, rank, table = _tables()
+    # Scores are multiples of 256, so taking off a rank below 256 settles ties and nothing else.
+    score = weight @ gain
+    score -= rank
+    named = table[((weight > 0) @ _BITS).astype(np.int64)]
     bars = np.flatnonzero(named)
-    score[bars, named[bars] - 1] += 256 * NAME_BONUS * total[bars]
+    score[bars, named[bars] - 1] += 256 * NAME_BONUS * weight[bars].sum(axis=1)
     return score.argmax(axis=1)
 
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(12, 216) what each pitch class above the bass adds, (216,) what each chord adds, and the name table."""
-    tones = np.zeros((12, 12 * _NUM_QUALITIES))
-    constant = np.zeros(12 * _NUM_QUALITIES)
+    """(12, 216) what weight on each pitch class above the bass adds, (216,) rank among equals, and the name table."""
+    gain = np.zeros((12, 12 * _NUM_QUALITIES))
     for chord in range(12 * _NUM_QUALITIES):
         root, quality = chord // _NUM_QUALITIES, QUALITIES[chord % _NUM_QUALITIES]
-        tones[[(root + tone) % 12 for tone in QUALITY_TONES[quality]], chord] = 256 * 100
-        constant[chord] = 256 * ((BASS_BONUS if root == 0 else 0) - QUALITY_COST[quality])
-    return tones, constant, load_name_table()
+        gain[:, chord] = (BASS_BONUS if root == 0 else 0) - QUALITY_COST[quality]
+        gain[[(root + tone) % 12 for tone in QUALITY_TONES[quality]], chord] += 100
+    return 256 * gain, np.arange(12.0 * _NUM_QUALITIES), load_name_table()
 
 
 def load_name_table() -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -56,14 +57,14 @@ def statistics(score: Score, quantised: Score) -> PieceStatistics:
     melodic = quantised.program != DRUMS
     seconds = seconds_of(score, np.array([score.end_ticks]))[0]
     quarters = score.end_ticks / score.ticks_per_quarter
-    kinds = np.bincount(quantised.program * 128 + quantised.pitch) if quantised.num_notes else np.zeros(1)
+    kinds = np.bincount(quantised.program * 128 + quantised.pitch, minlength=(DRUMS + 1) * 128).reshape(DRUMS + 1, 128)
     return PieceStatistics(
         notes=quantised.num_notes,
         bars=len(grid),
         seconds=round(float(seconds), 3),
         tracks=score.num_tracks,
-        instruments=len(np.unique(quantised.program)),
-        pitches=len(np.unique(quantised.pitch)),
+        instruments=int(kinds.any(axis=1).sum()),
+        pitches=int(kinds.any(axis=0).sum()),
         tempo_bpm=round(60 * quarters / float(seconds), 3) if seconds > 0 else 0.0,
         repeated=round(float(kinds.max() / max(quantised.num_notes, 1)), 4),
         empty_bars=round(float((sounding == 0).mean()), 4),
@@ -82,11 +83,19 @@ def beat_strength(score: Score) -> float:
     Measured on 742 real files: free piano performances reach 0.20 at the most (median 0.04); of 686 others three lie
     below that, and the next is at 0.33.
     """
-    onsets = np.unique(score.onset_ticks)
-    if not len(onsets):
+    if not score.num_notes:
         return 0.0
-    phase = (onsets % score.ticks_per_quarter) * (2 * np.pi / score.ticks_per_quarter)
-    return float(max(abs(np.exp(1j * division * phase).mean()) for division in BEAT_DIVISIONS))
+    onsets = score.onset_ticks[np.append(True, score.onset_ticks[1:] != score.onset_ticks[:-1])]
+    onsets_at = np.bincount(onsets % score.ticks_per_quarter)
+    places = np.flatnonzero(onsets_at)  # few in music on a grid, and never more than a quarter has ticks
+    circle = _circle(score.ticks_per_quarter)[np.outer(BEAT_DIVISIONS, places) % score.ticks_per_quarter]
+    return float(np.abs(circle @ onsets_at[places]).max() / len(onsets))
+
+
+@lru_cache(maxsize=16)
+def _circle(parts: int) -> np.ndarray:
+    """(parts,) points at equal distances on the unit circle, as complex numbers."""
+    return np.exp(2j * np.pi / parts * np.arange(parts))
 
 
 def content_key(quantised: Score) -> str:
