@@ -20,10 +20,8 @@ class BarGrid:
     start_ticks: np.ndarray
     length_ticks: np.ndarray
     numerator: np.ndarray
-    """As written in the meter; a bar that the next meter cuts short keeps it, see ``is_cut``."""
+    """As written in the meter; a bar that the next meter cuts short keeps it."""
     denominator: np.ndarray
-    is_cut: np.ndarray
-    """(B,) bool: the bar is shorter than its meter says, because a new meter starts inside it."""
 
     def __len__(self) -> int:
         return len(self.start_ticks)
@@ -53,36 +51,33 @@ def bar_grid(
     Raises:
         RejectError: ``unsupported-meter`` where a bar is not a whole, positive number of ticks; ``too-long``.
     """
-    if len(meter_ticks) > 1:
-        counts = meter_ticks < max(end_ticks, 1)
-        counts[1:] &= (numerator[1:] != numerator[:-1]) | (denominator[1:] != denominator[:-1])
-        meter_ticks, numerator, denominator = meter_ticks[counts], numerator[counts], denominator[counts]
+    end = max(end_ticks, 1)
+    changes: list[tuple[int, int, int]] = []
+    for tick, *meter in zip(meter_ticks.tolist(), numerator.tolist(), denominator.tolist(), strict=True):
+        if tick < end and (not changes or (*meter,) != changes[-1][1:]):
+            changes.append((tick, *meter))
+    next_ticks = [*(tick for tick, _, _ in changes[1:]), end]
+    segments = [
+        range(tick, next_tick, _bar_ticks(*meter, ticks_per_quarter=ticks_per_quarter))
+        for (tick, *meter), next_tick in zip(changes, next_ticks, strict=True)
+    ]
+    num_bars = [len(segment) for segment in segments]
+    if sum(num_bars) > MAX_BARS:
+        raise RejectError("too-long", f"{sum(num_bars):,} bars, more than {MAX_BARS:,}")
+    start = np.concatenate([np.arange(bars.start, bars.stop, bars.step, dtype=np.int64) for bars in segments])
+    length = np.empty_like(start)
+    np.subtract(start[1:], start[:-1], out=length[:-1])
+    length[-1] = segments[-1].step
+    _, numerators, denominators = np.array(changes, dtype=np.int64).T
+    return BarGrid(start, length, np.repeat(numerators, num_bars), np.repeat(denominators, num_bars))
+
+
+def _bar_ticks(numerator: int, denominator: int, *, ticks_per_quarter: int) -> int:
+    """Length of a bar of a meter."""
     whole = 4 * ticks_per_quarter * numerator
-    broken = (numerator <= 0) | (denominator <= 0) | (whole % np.maximum(denominator, 1) != 0)
-    if broken.any():
-        first = int(np.argmax(broken))
-        name = f"{numerator[first]}/{denominator[first]}"
-        raise RejectError("unsupported-meter", f"a bar of {name} is no whole number of ticks")
-    length = whole // denominator
-    segment_end = np.append(meter_ticks[1:], max(end_ticks, 1))
-    num_bars = -((meter_ticks - segment_end) // length)
-    if int(num_bars.sum()) > MAX_BARS:
-        raise RejectError("too-long", f"{int(num_bars.sum()):,} bars, more than {MAX_BARS:,}")
-    bars_before = np.cumsum(num_bars) - num_bars
-    bar_length = np.repeat(length, num_bars)
-    start = np.repeat(meter_ticks - bars_before * length, num_bars) + np.arange(len(bar_length)) * bar_length
-    last = bars_before[1:] - 1  # of every meter but the last one
-    up_to_next = meter_ticks[1:] - start[last]
-    is_cut = np.zeros(len(start), dtype=bool)
-    is_cut[last] = up_to_next < bar_length[last]
-    bar_length[last] = up_to_next
-    return BarGrid(
-        start_ticks=start,
-        length_ticks=bar_length,
-        numerator=np.repeat(numerator, num_bars),
-        denominator=np.repeat(denominator, num_bars),
-        is_cut=is_cut,
-    )
+    if numerator <= 0 or denominator <= 0 or whole % denominator:
+        raise RejectError("unsupported-meter", f"a bar of {numerator}/{denominator} is no whole number of ticks")
+    return whole // denominator
 
 
 def grid_of(score: Score, *, end_ticks: int | None = None) -> BarGrid:
@@ -111,6 +106,7 @@ def seconds_of(score: Score, ticks: np.ndarray | float) -> np.ndarray:
     Source: Standard MIDI Files 1.0, "Set Tempo" (FF 51 03).
     """
     seconds_per_tick = score.tempo_us / (1e6 * score.ticks_per_quarter)
-    elapsed = np.concatenate([[0.0], np.cumsum(np.diff(score.tempo_ticks) * seconds_per_tick[:-1])])
+    elapsed = np.zeros(len(seconds_per_tick))
+    np.cumsum((score.tempo_ticks[1:] - score.tempo_ticks[:-1]) * seconds_per_tick[:-1], out=elapsed[1:])
     segment = np.searchsorted(score.tempo_ticks, ticks, side="right") - 1
     return elapsed[segment] + (ticks - score.tempo_ticks[segment]) * seconds_per_tick[segment]

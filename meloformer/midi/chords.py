@@ -96,7 +96,7 @@ def analyse_bars(
     num_bars = len(bar_start)
     onset, end = np.asarray(onset, dtype=np.int64), np.asarray(onset + duration, dtype=np.int64)
     first_bar = np.searchsorted(bar_end, onset, side="right")
-    spans = np.maximum(np.searchsorted(bar_start, end, side="left") - first_bar, 0)
+    spans = (np.searchsorted(bar_start, end, side="left") - first_bar) * (end > onset)
     note = np.repeat(np.arange(len(onset)), spans)
     if not len(note):
         return np.full(num_bars, NO_CHORD, dtype=np.int64)
@@ -105,7 +105,7 @@ def analyse_bars(
     sounding_pitch = np.asarray(pitch, dtype=np.int64)[note]
 
     lowest = np.full(num_bars, 128, dtype=np.int64)
-    np.minimum.at(lowest, bar[steps > 0], sounding_pitch[steps > 0])
+    np.minimum.at(lowest, bar, sounding_pitch)
     bass = lowest % 12
     above_bass = (sounding_pitch - bass[bar]) % 12
     weight = np.bincount(bar * 12 + above_bass, weights=steps * velocity[note], minlength=num_bars * 12)

@@ -47,30 +47,44 @@ def statistics(score: Score, quantised: Score) -> PieceStatistics:
         score: As it was read.
         quantised: The same piece on the grid.
     """
-    grid = grid_of(quantised)
-    end = quantised.onset_ticks + quantised.duration_ticks
-    first_bar = np.searchsorted(grid.start_ticks, quantised.onset_ticks, side="right") - 1
-    last_bar = np.searchsorted(grid.start_ticks, end - 1, side="right") - 1
-    opened = np.bincount(first_bar, minlength=len(grid) + 1)
-    closed = np.bincount(last_bar + 1, minlength=len(grid) + 1)
-    sounding = np.cumsum(opened - closed)[: len(grid)]
-    melodic = quantised.program != DRUMS
-    seconds = seconds_of(score, np.array([score.end_ticks]))[0]
+    num_notes, melodic = quantised.num_notes, quantised.program != DRUMS
+    crosses, empty = _across_bars(quantised)
+    seconds = float(seconds_of(score, np.array([score.end_ticks]))[0])
     quarters = score.end_ticks / score.ticks_per_quarter
-    kinds = np.bincount(quantised.program * 128 + quantised.pitch, minlength=(DRUMS + 1) * 128).reshape(DRUMS + 1, 128)
+    kinds = np.bincount(quantised.program * 128 + quantised.pitch, minlength=1)
     return PieceStatistics(
-        notes=quantised.num_notes,
-        bars=len(grid),
-        seconds=round(float(seconds), 3),
+        notes=num_notes,
+        bars=len(empty),
+        seconds=round(seconds, 3),
         tracks=score.num_tracks,
-        instruments=int(kinds.any(axis=1).sum()),
-        pitches=int(kinds.any(axis=0).sum()),
-        tempo_bpm=round(60 * quarters / float(seconds), 3) if seconds > 0 else 0.0,
-        repeated=round(float(kinds.max() / max(quantised.num_notes, 1)), 4),
-        empty_bars=round(float((sounding == 0).mean()), 4),
+        instruments=int(np.count_nonzero(np.bincount(quantised.program))),
+        pitches=int(np.count_nonzero(np.bincount(quantised.pitch))),
+        tempo_bpm=round(60 * quarters / seconds, 3) if seconds > 0 else 0.0,
+        repeated=_share(int(kinds.max()), num_notes),
+        empty_bars=_share(np.count_nonzero(empty), len(empty)),
         on_beat=round(beat_strength(score), 4),
-        cross_bar=round(float((last_bar > first_bar)[melodic].mean()), 4) if melodic.any() else 0.0,
+        cross_bar=_share(np.count_nonzero(crosses & melodic), np.count_nonzero(melodic)),
     )
+
+
+def _share(part: int, whole: int) -> float:
+    """A share to four places; of nothing it is 0."""
+    return round(int(part) / max(int(whole), 1), 4)
+
+
+def _across_bars(quantised: Score) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool which notes sound across a bar line, and (B,) bool in which bars nothing sounds."""
+    start = grid_of(quantised).start_ticks
+    first_note = np.searchsorted(quantised.onset_ticks, start)
+    notes_in_bar = np.append(first_note[1:], quantised.num_notes) - first_note
+    bar_lines = np.append(start[1:], np.iinfo(np.int64).max)  # a note that rings past the last bar crosses none there
+    end = quantised.onset_ticks + quantised.duration_ticks
+    crosses = end > np.repeat(bar_lines, notes_in_bar)
+    held_from = np.searchsorted(bar_lines, quantised.onset_ticks[crosses], side="right") + 1
+    held_until = np.searchsorted(start, end[crosses])
+    num_bars = len(start)
+    held = np.bincount(held_from, minlength=num_bars + 1) - np.bincount(held_until, minlength=num_bars + 1)
+    return crosses, (notes_in_bar == 0) & (np.cumsum(held)[:num_bars] == 0)
 
 
 def beat_strength(score: Score) -> float:
@@ -116,7 +130,7 @@ def content_key(quantised: Score) -> str:
         ],
         axis=1,
     )
-    return hashlib.sha256(notes.astype("<i8").tobytes()).hexdigest()[:32]
+    return hashlib.sha256(notes.astype("<i8", copy=False)).hexdigest()[:32]
 
 
 Rule = Callable[[PieceStatistics, FilterSettings], str | None]

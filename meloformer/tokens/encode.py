@@ -71,7 +71,7 @@ def _note_tokens(score: Score, bar_start: np.ndarray, first_note: np.ndarray) ->
         first_note: (B,) number of the first note that does not precede the bar.
     """
     num_notes = score.num_notes
-    notes_in_bar = np.diff(first_note, append=num_notes)
+    notes_in_bar = np.append(first_note[1:], num_notes) - first_note
     bar = np.repeat(np.arange(len(bar_start)), notes_in_bar)
     order = np.argsort(bar * (DRUMS + 1) + ENSEMBLE_RANK[score.program], kind="stable")
     tokens = np.empty((num_notes, 5), dtype=np.uint16)

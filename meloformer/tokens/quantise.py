@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from meloformer.errors import RejectError
@@ -25,6 +27,7 @@ from meloformer.tokens.grid import (
     velocity_bin,
 )
 
+_METERS = np.array(METERS, dtype=np.int64)
 MAX_SPLIT_IN_SAME_UNIT = 4
 """A long bar keeps its beat unit where up to this many equal bars of it do; else it becomes as few bars as possible."""
 
@@ -49,7 +52,7 @@ def quantise(score: Score, *, chords: bool = True) -> Score:
     onset, duration, pitch, velocity, program = columns
     tempo = _tempo_of_bars(score, start, length)
     new_tempo, new_meter = _changes(tempo), _changes(meter)
-    meters = np.array(METERS, dtype=np.int64)[meter[new_meter]]
+    meters = _METERS[meter[new_meter]]
     if not chords:
         chord = np.full(len(start), NO_CHORD, dtype=np.int64)
     elif score.chords is not None and len(score.chords) == len(start) == written:
@@ -122,10 +125,10 @@ def _bars(score: Score, end: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarr
 def _writable(grid: BarGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(B,) into how many equal bars each bar is split, the length of each, and the meter number of each."""
     shapes = grid.numerator, grid.denominator, grid.length_ticks
-    first = np.flatnonzero(_changes(shapes[0]) | _changes(shapes[1]) | _changes(shapes[2]))
-    written = [_written_bar(*shape) for shape in zip(*(column[first].tolist() for column in shapes), strict=True)]
-    alike = np.diff(first, append=len(grid))
-    parts, length, meter = (np.repeat(np.array(column), alike) for column in zip(*written, strict=True))
+    first = np.flatnonzero(_changes(shapes[0]) | _changes(shapes[1]) | _changes(shapes[2])).tolist()
+    written = [_written_bar(*(int(column[bar]) for column in shapes)) for bar in first]
+    alike = [following - bar for bar, following in pairwise([*first, len(grid)])]
+    parts, length, meter = np.repeat(np.array(written).T, alike, axis=1)
     return parts, length, meter
 
 
