@@ -67,7 +67,7 @@ def statistics(score: Score, quantised: Score) -> PieceStatistics:
     )
 
 
-def _share(part: int, whole: int) -> float:
+def _share(part: int | np.integer, whole: int | np.integer) -> float:
     """A share to four places; of nothing it is 0."""
     return round(int(part) / max(int(whole), 1), 4)
 
@@ -130,7 +130,7 @@ def content_key(quantised: Score) -> str:
         ],
         axis=1,
     )
-    return hashlib.sha256(notes.astype("<i8", copy=False)).hexdigest()[:32]
+    return hashlib.sha256(notes.astype("<i8", copy=False).data).hexdigest()[:32]
 
 
 Rule = Callable[[PieceStatistics, FilterSettings], str | None]

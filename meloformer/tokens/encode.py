@@ -38,7 +38,7 @@ def encode_quantised(score: Score, vocabulary: Vocabulary | None = None) -> np.n
     assert score.ticks_per_quarter == STEPS_PER_QUARTER
     start = grid_of(score).start_ticks
     first_note = np.searchsorted(score.onset_ticks, start)
-    bar_tokens, bar_of_token = _bar_tokens(score, start)
+    bar_tokens, bar_of_token = _bar_tokens(score, score.chords, start)
     note_tokens, before_bar = _note_tokens(score, start, first_note)
     ids = np.empty(len(bar_tokens) + len(note_tokens) + 2, dtype=np.uint16)
     ids[0], ids[-1] = BOS, EOS
@@ -49,10 +49,10 @@ def encode_quantised(score: Score, vocabulary: Vocabulary | None = None) -> np.n
     return vocabulary.from_canonical(ids)
 
 
-def _bar_tokens(score: Score, bar_start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _bar_tokens(score: Score, chords: np.ndarray, bar_start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """CHORD, and METER and TEMPO where they change: (H,) ids in writing order, and (H,) the bar of each."""
     tokens = np.zeros((len(bar_start), 3), dtype=np.uint16)  # 0 where nothing is written: no bar opens with PAD
-    tokens[:, 0] = FIRST_ID[TokenType.CHORD] + score.chords
+    tokens[:, 0] = FIRST_ID[TokenType.CHORD] + chords
     meters = zip(score.meter_numerator.tolist(), score.meter_denominator.tolist(), strict=True)
     meter_number = np.array([METER_NUMBER[meter] for meter in meters])
     tokens[np.searchsorted(bar_start, score.meter_ticks), 1] = FIRST_ID[TokenType.METER] + meter_number
