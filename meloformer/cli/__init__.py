@@ -13,6 +13,7 @@ from meloformer.cli.convert import midi2txt_command, txt2midi_command
 from meloformer.cli.demo import demo_command
 from meloformer.cli.filter import filter_command
 from meloformer.cli.generate import generate_command
+from meloformer.cli.info import info_command
 from meloformer.cli.pack import pack_command
 from meloformer.cli.tokenize import tokenize_command
 from meloformer.cli.train import train_command
@@ -22,6 +23,7 @@ COMMANDS = {
     "tokenize": tokenize_command,
     "build-vocab": build_vocab_command,
     "pack": pack_command,
+    "info": info_command,
     "train": train_command,
     "bench": bench_command,
     "generate": generate_command,

@@ -20,10 +20,8 @@ class BarGrid:
     start_ticks: np.ndarray
     length_ticks: np.ndarray
     numerator: np.ndarray
-    """As written in the meter; a bar that the next meter cuts short keeps it, see ``is_cut``."""
+    """As written in the meter; a bar that the next meter cuts short keeps it."""
     denominator: np.ndarray
-    is_cut: np.ndarray
-    """(B,) bool: the bar is shorter than its meter says, because a new meter starts inside it."""
 
     def __len__(self) -> int:
         return len(self.start_ticks)
@@ -47,41 +45,39 @@ def bar_grid(
     An event that repeats the meter in force changes nothing. A real change starts a new bar where it stands.
 
     Args:
-        meter_ticks, numerator, denominator: (M,) meter events, ascending from tick 0.
+        meter_ticks, numerator, denominator: (M,) meter events, strictly ascending from tick 0.
         ticks_per_quarter: Resolution of the ticks.
         end_ticks: End of the piece, > 0. The last bar is whole.
     Raises:
         RejectError: ``unsupported-meter`` where a bar is not a whole, positive number of ticks; ``too-long``.
     """
-    within = meter_ticks < max(end_ticks, 1)
-    meter_ticks, numerator, denominator = meter_ticks[within], numerator[within], denominator[within]
-    changes = np.ones(len(meter_ticks), dtype=bool)
-    changes[1:] = (numerator[1:] != numerator[:-1]) | (denominator[1:] != denominator[:-1])
-    meter_ticks, numerator, denominator = meter_ticks[changes], numerator[changes], denominator[changes]
+    end = max(end_ticks, 1)
+    changes: list[tuple[int, int, int]] = []
+    for tick, *meter in zip(meter_ticks.tolist(), numerator.tolist(), denominator.tolist(), strict=True):
+        if tick < end and (not changes or (*meter,) != changes[-1][1:]):
+            changes.append((tick, *meter))
+    next_ticks = [*(tick for tick, _, _ in changes[1:]), end]
+    segments = [
+        range(tick, next_tick, _bar_ticks(*meter, ticks_per_quarter=ticks_per_quarter))
+        for (tick, *meter), next_tick in zip(changes, next_ticks, strict=True)
+    ]
+    num_bars = [len(segment) for segment in segments]
+    if sum(num_bars) > MAX_BARS:
+        raise RejectError("too-long", f"{sum(num_bars):,} bars, more than {MAX_BARS:,}")
+    start = np.concatenate([np.arange(bars.start, bars.stop, bars.step, dtype=np.int64) for bars in segments])
+    length = np.empty_like(start)
+    np.subtract(start[1:], start[:-1], out=length[:-1])
+    length[-1] = segments[-1].step
+    _, numerators, denominators = np.array(changes, dtype=np.int64).T
+    return BarGrid(start, length, np.repeat(numerators, num_bars), np.repeat(denominators, num_bars))
+
+
+def _bar_ticks(numerator: int, denominator: int, *, ticks_per_quarter: int) -> int:
+    """Length of a bar of a meter."""
     whole = 4 * ticks_per_quarter * numerator
-    broken = (numerator <= 0) | (denominator <= 0) | (whole % np.maximum(denominator, 1) != 0)
-    if broken.any():
-        first = int(np.argmax(broken))
-        name = f"{numerator[first]}/{denominator[first]}"
-        raise RejectError("unsupported-meter", f"a bar of {name} is no whole number of ticks")
-    length = whole // denominator
-    segment_end = np.append(meter_ticks[1:], max(end_ticks, 1))
-    num_bars = -((meter_ticks - segment_end) // length)
-    if int(num_bars.sum()) > MAX_BARS:
-        raise RejectError("too-long", f"{int(num_bars.sum()):,} bars, more than {MAX_BARS:,}")
-    segment = np.repeat(np.arange(len(meter_ticks)), num_bars)
-    index = np.arange(len(segment)) - np.repeat(np.cumsum(num_bars) - num_bars, num_bars)
-    start = meter_ticks[segment] + index * length[segment]
-    bar_end = start + length[segment]
-    next_meter = np.append(meter_ticks[1:], np.iinfo(np.int64).max)[segment]
-    is_cut = bar_end > next_meter
-    return BarGrid(
-        start_ticks=start,
-        length_ticks=np.where(is_cut, next_meter - start, length[segment]),
-        numerator=numerator[segment],
-        denominator=denominator[segment],
-        is_cut=is_cut,
-    )
+    if numerator <= 0 or denominator <= 0 or whole % denominator:
+        raise RejectError("unsupported-meter", f"a bar of {numerator}/{denominator} is no whole number of ticks")
+    return whole // denominator
 
 
 def grid_of(score: Score, *, end_ticks: int | None = None) -> BarGrid:
@@ -110,6 +106,7 @@ def seconds_of(score: Score, ticks: np.ndarray | float) -> np.ndarray:
     Source: Standard MIDI Files 1.0, "Set Tempo" (FF 51 03).
     """
     seconds_per_tick = score.tempo_us / (1e6 * score.ticks_per_quarter)
-    elapsed = np.concatenate([[0.0], np.cumsum(np.diff(score.tempo_ticks) * seconds_per_tick[:-1])])
+    elapsed = np.zeros(len(seconds_per_tick))
+    np.cumsum((score.tempo_ticks[1:] - score.tempo_ticks[:-1]) * seconds_per_tick[:-1], out=elapsed[1:])
     segment = np.searchsorted(score.tempo_ticks, ticks, side="right") - 1
     return elapsed[segment] + (ticks - score.tempo_ticks[segment]) * seconds_per_tick[segment]

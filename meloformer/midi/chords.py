@@ -59,6 +59,7 @@ NAME_BONUS = 5
 """Percent added where music21 gives this name to exactly the pitch classes that sound over this bass."""
 
 _NUM_QUALITIES = len(QUALITIES)
+_BITS = np.append(2.0 ** np.arange(12), 0)
 
 
 def analyse_bars(
@@ -95,7 +96,7 @@ def analyse_bars(
     num_bars = len(bar_start)
     onset, end = np.asarray(onset, dtype=np.int64), np.asarray(onset + duration, dtype=np.int64)
     first_bar = np.searchsorted(bar_end, onset, side="right")
-    spans = np.maximum(np.searchsorted(bar_start, end, side="left") - first_bar, 0)
+    spans = (np.searchsorted(bar_start, end, side="left") - first_bar) * (end > onset)
     note = np.repeat(np.arange(len(onset)), spans)
     if not len(note):
         return np.full(num_bars, NO_CHORD, dtype=np.int64)
@@ -104,41 +105,44 @@ def analyse_bars(
     sounding_pitch = np.asarray(pitch, dtype=np.int64)[note]
 
     lowest = np.full(num_bars, 128, dtype=np.int64)
-    np.minimum.at(lowest, bar[steps > 0], sounding_pitch[steps > 0])
+    np.minimum.at(lowest, bar, sounding_pitch)
     bass = lowest % 12
     above_bass = (sounding_pitch - bass[bar]) % 12
-    weight = np.bincount(bar * 12 + above_bass, weights=steps * velocity[note], minlength=num_bars * 12)
-    chosen = _best_chord(weight.reshape(num_bars, 12))
+    weight = np.bincount(bar * 13 + above_bass, weights=steps * velocity[note], minlength=num_bars * 13)
+    chosen = _best_chord(weight.reshape(num_bars, 13))
     root = (chosen // _NUM_QUALITIES + bass) % 12
     return np.where(lowest < 128, 1 + _NUM_QUALITIES * root + chosen % _NUM_QUALITIES, NO_CHORD)
 
 
 def _best_chord(weight: np.ndarray) -> np.ndarray:
-    """(B, 12) whole weights of pitch classes above the bass -> (B,) 18 * (root above the bass) + quality.
+    """(B, 13) whole weights of pitch classes above the bass, and zeros -> (B,) 18 * (root above the bass) + quality.
 
     float64 holds every intermediate exactly: scores stay below 2^53 for any bar of less than 10^11 steps x velocity.
     """
-    tones, constant, table = _tables()
+    gain, table = _tables()
+    named = table[((weight > 0) @ _BITS).astype(np.int64)]
     total = weight.sum(axis=1)
-    # Scores are multiples of 256, so adding a rank below 256 settles ties and nothing else.
-    score = weight @ tones + total[:, None] * constant - np.arange(tones.shape[1])
-    sounding = (weight > 0) @ (1 << np.arange(12))
-    named = table[sounding]
+    weight[:, 12] = 1
+    score = weight @ gain
     bars = np.flatnonzero(named)
     score[bars, named[bars] - 1] += 256 * NAME_BONUS * total[bars]
     return score.argmax(axis=1)
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(12, 216) what each pitch class above the bass adds, (216,) what each chord adds, and the name table."""
-    tones = np.zeros((12, 12 * _NUM_QUALITIES))
-    constant = np.zeros(12 * _NUM_QUALITIES)
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """(13, 216) what weight on each pitch class above the bass adds, and the chord's rank; and the name table.
+
+    Scores are multiples of 256, so taking off a rank below 256 settles ties and nothing else.
+    """
+    gain = np.zeros((13, 12 * _NUM_QUALITIES))
     for chord in range(12 * _NUM_QUALITIES):
         root, quality = chord // _NUM_QUALITIES, QUALITIES[chord % _NUM_QUALITIES]
-        tones[[(root + tone) % 12 for tone in QUALITY_TONES[quality]], chord] = 256 * 100
-        constant[chord] = 256 * ((BASS_BONUS if root == 0 else 0) - QUALITY_COST[quality])
-    return tones, constant, load_name_table()
+        gain[:12, chord] = (BASS_BONUS if root == 0 else 0) - QUALITY_COST[quality]
+        gain[[(root + tone) % 12 for tone in QUALITY_TONES[quality]], chord] += 100
+    gain *= 256
+    gain[12] = -np.arange(12 * _NUM_QUALITIES)
+    return gain, load_name_table()
 
 
 def load_name_table() -> np.ndarray:

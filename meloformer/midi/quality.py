@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -46,30 +47,44 @@ def statistics(score: Score, quantised: Score) -> PieceStatistics:
         score: As it was read.
         quantised: The same piece on the grid.
     """
-    grid = grid_of(quantised)
-    end = quantised.onset_ticks + quantised.duration_ticks
-    first_bar = np.searchsorted(grid.start_ticks, quantised.onset_ticks, side="right") - 1
-    last_bar = np.searchsorted(grid.start_ticks, end - 1, side="right") - 1
-    opened = np.bincount(first_bar, minlength=len(grid) + 1)
-    closed = np.bincount(last_bar + 1, minlength=len(grid) + 1)
-    sounding = np.cumsum(opened - closed)[: len(grid)]
-    melodic = quantised.program != DRUMS
-    seconds = seconds_of(score, np.array([score.end_ticks]))[0]
+    num_notes, melodic = quantised.num_notes, quantised.program != DRUMS
+    crosses, empty = _across_bars(quantised)
+    seconds = float(seconds_of(score, np.array([score.end_ticks]))[0])
     quarters = score.end_ticks / score.ticks_per_quarter
-    kinds = np.bincount(quantised.program * 128 + quantised.pitch) if quantised.num_notes else np.zeros(1)
+    kinds = np.bincount(quantised.program * 128 + quantised.pitch, minlength=1)
     return PieceStatistics(
-        notes=quantised.num_notes,
-        bars=len(grid),
-        seconds=round(float(seconds), 3),
+        notes=num_notes,
+        bars=len(empty),
+        seconds=round(seconds, 3),
         tracks=score.num_tracks,
-        instruments=len(np.unique(quantised.program)),
-        pitches=len(np.unique(quantised.pitch)),
-        tempo_bpm=round(60 * quarters / float(seconds), 3) if seconds > 0 else 0.0,
-        repeated=round(float(kinds.max() / max(quantised.num_notes, 1)), 4),
-        empty_bars=round(float((sounding == 0).mean()), 4),
+        instruments=int(np.count_nonzero(np.bincount(quantised.program))),
+        pitches=int(np.count_nonzero(np.bincount(quantised.pitch))),
+        tempo_bpm=round(60 * quarters / seconds, 3) if seconds > 0 else 0.0,
+        repeated=_share(int(kinds.max()), num_notes),
+        empty_bars=_share(np.count_nonzero(empty), len(empty)),
         on_beat=round(beat_strength(score), 4),
-        cross_bar=round(float((last_bar > first_bar)[melodic].mean()), 4) if melodic.any() else 0.0,
+        cross_bar=_share(np.count_nonzero(crosses & melodic), np.count_nonzero(melodic)),
     )
+
+
+def _share(part: int | np.integer, whole: int | np.integer) -> float:
+    """A share to four places; of nothing it is 0."""
+    return round(int(part) / max(int(whole), 1), 4)
+
+
+def _across_bars(quantised: Score) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool which notes sound across a bar line, and (B,) bool in which bars nothing sounds."""
+    start = grid_of(quantised).start_ticks
+    first_note = np.searchsorted(quantised.onset_ticks, start)
+    notes_in_bar = np.append(first_note[1:], quantised.num_notes) - first_note
+    bar_lines = np.append(start[1:], np.iinfo(np.int64).max)  # a note that rings past the last bar crosses none there
+    end = quantised.onset_ticks + quantised.duration_ticks
+    crosses = end > np.repeat(bar_lines, notes_in_bar)
+    held_from = np.searchsorted(bar_lines, quantised.onset_ticks[crosses], side="right") + 1
+    held_until = np.searchsorted(start, end[crosses])
+    num_bars = len(start)
+    held = np.bincount(held_from, minlength=num_bars + 1) - np.bincount(held_until, minlength=num_bars + 1)
+    return crosses, (notes_in_bar == 0) & (np.cumsum(held)[:num_bars] == 0)
 
 
 def beat_strength(score: Score) -> float:
@@ -82,11 +97,19 @@ def beat_strength(score: Score) -> float:
     Measured on 742 real files: free piano performances reach 0.20 at the most (median 0.04); of 686 others three lie
     below that, and the next is at 0.33.
     """
-    onsets = np.unique(score.onset_ticks)
-    if not len(onsets):
+    if not score.num_notes:
         return 0.0
-    phase = (onsets % score.ticks_per_quarter) * (2 * np.pi / score.ticks_per_quarter)
-    return float(max(abs(np.exp(1j * division * phase).mean()) for division in BEAT_DIVISIONS))
+    onsets = score.onset_ticks[np.append(True, score.onset_ticks[1:] != score.onset_ticks[:-1])]
+    onsets_at = np.bincount(onsets % score.ticks_per_quarter)
+    places = np.flatnonzero(onsets_at)  # few in music on a grid, and never more than a quarter has ticks
+    circle = _circle(score.ticks_per_quarter)[np.outer(BEAT_DIVISIONS, places) % score.ticks_per_quarter]
+    return float(np.abs(circle @ onsets_at[places]).max() / len(onsets))
+
+
+@lru_cache(maxsize=16)
+def _circle(parts: int) -> np.ndarray:
+    """(parts,) points at equal distances on the unit circle, as complex numbers."""
+    return np.exp(2j * np.pi / parts * np.arange(parts))
 
 
 def content_key(quantised: Score) -> str:
@@ -107,7 +130,7 @@ def content_key(quantised: Score) -> str:
         ],
         axis=1,
     )
-    return hashlib.sha256(notes.astype("<i8").tobytes()).hexdigest()[:32]
+    return hashlib.sha256(notes.astype("<i8", copy=False).data).hexdigest()[:32]
 
 
 Rule = Callable[[PieceStatistics, FilterSettings], str | None]

@@ -11,7 +11,7 @@ from meloformer.tokens.grid import DURATION_STEPS, METER_NUMBER, STEPS_PER_QUART
 from meloformer.tokens.quantise import quantise
 from meloformer.tokens.vocabulary import BOS, EOS, FIRST_ID, TokenType, Vocabulary
 
-_DURATION_ID = np.zeros(int(DURATION_STEPS[-1]) + 1, dtype=np.int64)
+_DURATION_ID = np.zeros(int(DURATION_STEPS[-1]) + 1, dtype=np.uint16)
 _DURATION_ID[DURATION_STEPS] = FIRST_ID[TokenType.DURATION] + np.arange(len(DURATION_STEPS))
 
 
@@ -36,55 +36,58 @@ def encode_quantised(score: Score, vocabulary: Vocabulary | None = None) -> np.n
     vocabulary = vocabulary or Vocabulary.default()
     assert score.chords is not None
     assert score.ticks_per_quarter == STEPS_PER_QUARTER
-    grid = grid_of(score)
-    start = grid.start_ticks
-    has_meter = np.zeros(len(start), dtype=bool)
-    has_meter[np.searchsorted(start, score.meter_ticks)] = True
-    has_tempo = np.zeros(len(start), dtype=bool)
-    has_tempo[np.searchsorted(start, score.tempo_ticks)] = True
-    header = 1 + has_meter + has_tempo
-
-    bar, tokens, present = _note_tokens(score, start)
-    token_count = present.sum(axis=1)
-    before_note = np.cumsum(token_count) - token_count
-    notes_before_bar = np.searchsorted(bar, np.arange(len(start)))
-    in_bar = np.bincount(bar, weights=token_count, minlength=len(start)).astype(np.int64)
-    bar_position = 1 + np.cumsum(header + in_bar) - (header + in_bar)
-    cells_before_bar = np.append(before_note, token_count.sum())[notes_before_bar]
-
-    ids = np.empty(int((header + in_bar).sum()) + 2, dtype=np.int64)
+    start = grid_of(score).start_ticks
+    first_note = np.searchsorted(score.onset_ticks, start)
+    bar_tokens, bar_of_token = _bar_tokens(score, score.chords, start)
+    note_tokens, before_bar = _note_tokens(score, start, first_note)
+    ids = np.empty(len(bar_tokens) + len(note_tokens) + 2, dtype=np.uint16)
     ids[0], ids[-1] = BOS, EOS
-    ids[bar_position] = FIRST_ID[TokenType.CHORD] + score.chords
-    meters = [METER_NUMBER[n, d] for n, d in zip(score.meter_numerator, score.meter_denominator, strict=True)]
-    ids[bar_position[has_meter] + 1] = FIRST_ID[TokenType.METER] + np.array(meters)
-    ids[(bar_position + header)[has_tempo] - 1] = FIRST_ID[TokenType.TEMPO] + nearest_tempo(score.tempo_us)
-    note_position = (bar_position + header - cells_before_bar)[bar] + before_note
-    position = note_position[:, None] + np.cumsum(present, axis=1) - 1
-    ids[position[present]] = tokens[present]
+    position = 1 + np.arange(len(bar_tokens)) + before_bar[bar_of_token]
+    of_note = np.ones(len(ids), dtype=bool)
+    of_note[[0, -1]] = of_note[position] = False
+    ids[position], ids[of_note] = bar_tokens, note_tokens
     return vocabulary.from_canonical(ids)
 
 
-def _note_tokens(score: Score, bar_start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """In writing order: (N,) bar, (N, 5) INSTRUMENT T P D V ids, and (N, 5) bool which are written."""
-    bar = np.searchsorted(bar_start, score.onset_ticks, side="right") - 1
-    rank = ENSEMBLE_RANK[score.program]
-    cell = bar * (DRUMS + 1) + rank
-    order = np.argsort(cell, kind="stable")  # the notes come sorted by (onset, program, pitch)
-    cell, bar, instrument = cell[order], bar[order], score.program[order]
-    onset = score.onset_ticks[order] - bar_start[bar]
-    duration, velocity = score.duration_ticks[order], velocity_bin(score.velocity[order])
-    num_notes = len(order)
-    tokens = np.empty((num_notes, 5), dtype=np.int64)
-    tokens[:, 0] = FIRST_ID[TokenType.INSTRUMENT] + instrument
-    tokens[:, 1] = FIRST_ID[TokenType.ONSET] + onset
-    tokens[:, 2] = FIRST_ID[TokenType.PITCH] + score.pitch[order]
-    tokens[:, 3] = _DURATION_ID[duration]
-    tokens[:, 4] = FIRST_ID[TokenType.VELOCITY] + velocity
-    present = np.ones((num_notes, 5), dtype=bool)
-    opens_cell = np.ones(num_notes, dtype=bool)
-    opens_cell[1:] = cell[1:] != cell[:-1]
-    present[:, 0] = opens_cell
-    for column in (1, 3, 4):
-        present[1:, column] = opens_cell[1:] | (tokens[1:, column] != tokens[:-1, column])
-    present[:, 3] &= instrument != DRUMS
-    return bar, tokens, present
+def _bar_tokens(score: Score, chords: np.ndarray, bar_start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """CHORD, and METER and TEMPO where they change: (H,) ids in writing order, and (H,) the bar of each."""
+    tokens = np.zeros((len(bar_start), 3), dtype=np.uint16)  # 0 where nothing is written: no bar opens with PAD
+    tokens[:, 0] = FIRST_ID[TokenType.CHORD] + chords
+    meters = zip(score.meter_numerator.tolist(), score.meter_denominator.tolist(), strict=True)
+    meter_number = np.array([METER_NUMBER[meter] for meter in meters])
+    tokens[np.searchsorted(bar_start, score.meter_ticks), 1] = FIRST_ID[TokenType.METER] + meter_number
+    tempo_number = nearest_tempo(score.tempo_us)
+    tokens[np.searchsorted(bar_start, score.tempo_ticks), 2] = FIRST_ID[TokenType.TEMPO] + tempo_number
+    written = np.flatnonzero(tokens)
+    return tokens.reshape(-1)[written], written // 3
+
+
+def _note_tokens(score: Score, bar_start: np.ndarray, first_note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """INSTRUMENT T P D V, where they change: (M,) ids in writing order, and (B,) how many precede each bar.
+
+    Args:
+        score: Its notes come in the order (onset, program, pitch).
+        bar_start: (B,) steps.
+        first_note: (B,) number of the first note that does not precede the bar.
+    """
+    num_notes = score.num_notes
+    notes_in_bar = np.append(first_note[1:], num_notes) - first_note
+    bar = np.repeat(np.arange(len(bar_start)), notes_in_bar)
+    order = np.argsort(bar * (DRUMS + 1) + ENSEMBLE_RANK[score.program], kind="stable")
+    tokens = np.empty((num_notes, 5), dtype=np.uint16)
+    tokens[:, 0] = FIRST_ID[TokenType.INSTRUMENT] + score.program
+    tokens[:, 1] = FIRST_ID[TokenType.ONSET] + score.onset_ticks - np.repeat(bar_start, notes_in_bar)
+    tokens[:, 2] = FIRST_ID[TokenType.PITCH] + score.pitch
+    tokens[:, 3] = _DURATION_ID[score.duration_ticks]
+    tokens[:, 4] = FIRST_ID[TokenType.VELOCITY] + velocity_bin(score.velocity)
+    tokens = tokens.take(order, axis=0)  # which moves notes within their bar only
+
+    written = np.ones((num_notes, 5), dtype=bool)
+    np.not_equal(tokens[1:], tokens[:-1], out=written[1:])
+    opens_cell = written[:, 0].copy()
+    opens_cell[first_note[notes_in_bar > 0]] = True
+    written[opens_cell] = True
+    written[:, 2] = True
+    written[:, 3] &= tokens[:, 0] != FIRST_ID[TokenType.INSTRUMENT] + DRUMS
+    places = np.flatnonzero(written)
+    return tokens.reshape(-1)[places], np.searchsorted(places, 5 * first_note)

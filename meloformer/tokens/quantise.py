@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from meloformer.errors import RejectError
@@ -25,6 +27,7 @@ from meloformer.tokens.grid import (
     velocity_bin,
 )
 
+_METERS = np.array(METERS, dtype=np.int64)
 MAX_SPLIT_IN_SAME_UNIT = 4
 """A long bar keeps its beat unit where up to this many equal bars of it do; else it becomes as few bars as possible."""
 
@@ -49,7 +52,7 @@ def quantise(score: Score, *, chords: bool = True) -> Score:
     onset, duration, pitch, velocity, program = columns
     tempo = _tempo_of_bars(score, start, length)
     new_tempo, new_meter = _changes(tempo), _changes(meter)
-    meters = np.array(METERS, dtype=np.int64)[meter[new_meter]]
+    meters = _METERS[meter[new_meter]]
     if not chords:
         chord = np.full(len(start), NO_CHORD, dtype=np.int64)
     elif score.chords is not None and len(score.chords) == len(start) == written:
@@ -78,8 +81,10 @@ def quantise(score: Score, *, chords: bool = True) -> Score:
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """(B,) bool: the first bar, and every bar that differs from the one before."""
-    return np.append(True, values[1:] != values[:-1])
+    """(B,) bool: the first value, and every one that differs from the one before."""
+    changes = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=changes[1:])
+    return changes
 
 
 def _unique_notes(
@@ -87,15 +92,14 @@ def _unique_notes(
 ) -> tuple[np.ndarray, ...]:
     """Notes in the order (onset, program, pitch); of several at one place the longest and loudest."""
     key = (onset * (DRUMS + 1) + program) * 128 + pitch
+    if (key[1:] > key[:-1]).all():  # as most scores are that were written on a grid
+        return onset, duration, pitch, velocity, program
     order = np.argsort(key, kind="stable")
-    key = key[order]
-    first = np.flatnonzero(_changes(key)) if len(key) else np.zeros(0, dtype=np.int64)
-    if len(first) < len(key):
-        duration = np.maximum.reduceat(duration[order], first)
-        velocity = np.maximum.reduceat(velocity[order], first)
+    first = np.flatnonzero(_changes(key[order]))
+    duration, velocity = duration[order], velocity[order]
+    if len(first) < len(order):
+        duration, velocity = np.maximum.reduceat(duration, first), np.maximum.reduceat(velocity, first)
         order = order[first]
-    else:
-        duration, velocity = duration[order], velocity[order]
     return onset[order], duration, pitch[order], velocity, program[order]
 
 
@@ -120,13 +124,12 @@ def _bars(score: Score, end: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarr
 
 def _writable(grid: BarGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(B,) into how many equal bars each bar is split, the length of each, and the meter number of each."""
-    shapes = np.stack([grid.numerator, grid.denominator, grid.length_ticks], axis=1)
-    if (shapes == shapes[0]).all():
-        unique, inverse = shapes[:1], np.zeros(len(shapes), dtype=np.int64)
-    else:
-        unique, inverse = np.unique(shapes, axis=0, return_inverse=True)
-    written = np.array([_written_bar(*map(int, shape)) for shape in unique], dtype=np.int64)[inverse.reshape(-1)]
-    return written[:, 0], written[:, 1], written[:, 2]
+    shapes = grid.numerator, grid.denominator, grid.length_ticks
+    first = np.flatnonzero(_changes(shapes[0]) | _changes(shapes[1]) | _changes(shapes[2])).tolist()
+    written = [_written_bar(*(int(column[bar]) for column in shapes)) for bar in first]
+    alike = [following - bar for bar, following in pairwise([*first, len(grid)])]
+    parts, length, meter = np.repeat(np.array(written).T, alike, axis=1)
+    return parts, length, meter
 
 
 def _written_bar(numerator: int, denominator: int, steps: int) -> tuple[int, int, int]:
@@ -160,8 +163,8 @@ def _written_bar(numerator: int, denominator: int, steps: int) -> tuple[int, int
 
 def _tempo_of_bars(score: Score, start: np.ndarray, length: np.ndarray) -> np.ndarray:
     """(B,) tempo bin of every bar: of the one tempo under which the bar lasts as long as it does."""
-    edges = np.append(start, start[-1] + length[-1]) * (score.ticks_per_quarter / STEPS_PER_QUARTER)
     if len(score.tempo_us) == 1:
         return np.full(len(start), nearest_tempo(score.tempo_us[0]), dtype=np.int64)
+    edges = np.append(start, start[-1] + length[-1]) * (score.ticks_per_quarter / STEPS_PER_QUARTER)
     seconds = seconds_of(score, edges)
     return nearest_tempo(np.diff(seconds) * 1e6 * STEPS_PER_QUARTER / length)

@@ -68,6 +68,32 @@ def test_filter_and_tokenize_hand_over_to_pack(meloformer: Run, songs: Path, tmp
     assert {record["num_tokens"] for record in (*by_way_of, straight)} == {straight["num_tokens"]}
 
 
+def test_info_says_what_shards_hold_and_draws_it(meloformer: Run, songs: Path, tmp_path: Path) -> None:
+    packed = result_of(meloformer, "pack", songs)
+    told = result_of(meloformer, "info", "shards", "--plot", "shards.png")
+    assert [told[name] for name in ("num_documents", "num_tokens", "num_notes")] == [
+        packed[name] for name in ("num_documents", "num_tokens", "num_notes")
+    ]
+    assert told["splits"] == packed["splits"]
+    assert (tmp_path / told["plot"]).read_bytes()[:4] == b"\x89PNG"
+    shown = meloformer("info", "--quiet")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for text in (
+        "Acoustic Grand Piano",
+        "4/4",
+        "compression",
+        "all inputs",
+        "filter.min_notes",
+        f"{told['num_tokens']:,}",
+    ):
+        assert text in shown.stdout
+    damaged = tmp_path / "shards" / "train-00000.hid.zst"
+    damaged.write_bytes(b"\0" * 20 + damaged.read_bytes()[20:])
+    done = meloformer("info")
+    assert done.returncode == 1
+    assert "train-00000.hid.zst, document 0" in done.stderr
+
+
 def test_a_pruned_vocabulary_serves_pack(meloformer: Run, songs: Path, tmp_path: Path) -> None:
     built = result_of(meloformer, "build-vocab", songs, "--out", "vocab.json", "--prune")
     small = Vocabulary.load(tmp_path / "vocab.json")
