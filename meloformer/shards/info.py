@@ -15,7 +15,7 @@ from meloformer.settings import Settings
 from meloformer.shards.inputs import open_pieces
 from meloformer.shards.manifest import ShardManifest
 from meloformer.shards.process import Piece
-from meloformer.shards.report import Progress, Report
+from meloformer.shards.report import Progress
 from meloformer.shards.store import open_shards
 from meloformer.tokens.grid import METERS, TEMPO_BPM
 from meloformer.tokens.vocabulary import CANONICAL_TYPE, FIRST_ID, NUM_CANONICAL, TokenType, Vocabulary
@@ -166,10 +166,12 @@ def read_info(shards: Path, settings: Settings, *, progress: Progress | None = N
     """
     info = ShardsInfo(open_shards(shards).manifest)
     pieces = open_pieces([shards], settings, Vocabulary.default())
-    with closing(pieces.results):
-        for result in Report().counted(pieces.results, pieces.total, progress):
+    with closing(pieces.read(0)) as results:
+        for done, result in enumerate(results, start=1):
             assert isinstance(result, Piece)  # the full vocabulary has every token
             info.add(result)
+            if progress is not None:
+                progress(done, pieces.total)
     return info
 
 
