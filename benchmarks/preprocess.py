@@ -162,9 +162,9 @@ def report(folder: Path, *, num_files: int, repeats: int) -> str:
     if not sample.pieces:
         raise SystemExit(f"none of the files in {folder} can be read by all")
     work = Work(Settings(), Vocabulary.default())
-    everything = [
-        piece for source in find_sources([folder]) if isinstance(piece := process_source(source, work), Piece)
-    ]
+    results = (process_source(source, work) for source in find_sources([folder]))
+    everything = [result for result in results if isinstance(result, Piece)]
+    kept = [piece for piece in everything if reject_reason(piece.statistics, Settings().filter) is None]
     with tempfile.TemporaryDirectory() as place:
         stored = storage(kept, Path(place), repeats=repeats)
         unjudged = storage(everything, Path(place), repeats=1, levels=(Settings().pack.level,))
