@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +84,7 @@ def _show_music(info: ShardsInfo) -> None:
         _show_first(title, (title[:-1], "bars", "share"), rows)
 
 
-def _show_first(title: str, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def _show_first(title: str, columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
     """A table, cut where it gets long."""
     left_out = len(rows) - MAX_ROWS
     more = [(f"... and {left_out} more", *[""] * (len(columns) - 1))] if left_out > 0 else []
