@@ -115,7 +115,10 @@ def _circle(parts: int) -> np.ndarray:
 def content_key(quantised: Score) -> str:
     """A hash of the notes alone, as 32 hexadecimal digits.
 
-    Copies of a piece have one key when they differ in transposition, tempo, velocities, meter or silence in front.
+    Copies of a piece have one key when they differ in transposition, tempo, velocities, meter, silence in front or
+    resolution. A copy in notes of double length at double tempo has another: durations past a half note are rounded to
+    coarser steps, so halving them does not lead back to the same notes, and a key without durations would merge pieces
+    that differ.
     """
     if not quantised.num_notes:
         return hashlib.sha256(b"").hexdigest()[:32]

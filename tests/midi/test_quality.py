@@ -151,6 +151,26 @@ def test_silence_in_front_does_not_change_the_content_key(score: Score, quarters
     assert content_key(quantise(later)) == content_key(quantise(here))
 
 
+@settings(max_examples=50)
+@given(scores(), st.sampled_from([2, 4]))
+def test_the_same_notes_in_finer_ticks_have_the_same_content_key(score: Score, finer: int) -> None:
+    scaled = {name: getattr(score, name) * finer for name in ("onset_ticks", "duration_ticks", "tempo_ticks")}
+    copy = score.with_changes(
+        ticks_per_quarter=score.ticks_per_quarter * finer,
+        meter_ticks=score.meter_ticks * finer,
+        end_ticks=score.end_ticks * finer,
+        **scaled,
+    )
+    assert content_key(quantise(copy)) == content_key(quantise(score))
+
+
+def test_the_same_notes_written_twice_as_long_are_another_piece() -> None:
+    score = practice_piece(0, num_bars=8)
+    scaled = {name: getattr(score, name) * 2 for name in ("onset_ticks", "duration_ticks")}
+    copy = score.with_changes(end_ticks=score.end_ticks * 2, tempo_us=score.tempo_us // 2, **scaled)
+    assert content_key(quantise(copy)) != content_key(quantise(score))
+
+
 def test_other_notes_have_another_content_key() -> None:
     piece = quantise(practice_piece(0, num_bars=8))
     keys = {content_key(quantise(practice_piece(seed, num_bars=8))) for seed in range(20)}
