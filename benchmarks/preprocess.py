@@ -102,11 +102,11 @@ def speed(sample: Sample, remi: Callable[[Path], Any] | None, remi_tokens: int, 
     return table(("", "files/s", "ms a file", "tokens a note", "time, MeloFormer = 1"), rows)
 
 
-def storage(pieces: list[Piece], folder: Path, *, repeats: int, levels: Sequence[int] = LEVELS) -> str:
+def storage(pieces: list[Piece], folder: Path, *, repeats: int, levels: Sequence[int] | None = None) -> str:
     """Table: ratio, compression speed and reading speed of shards, for every level."""
     num_tokens = sum(len(piece.ids) for piece in pieces)
     order = np.random.default_rng(0).permutation(len(pieces)).tolist()
-    paths = {level: folder / f"all-{level:05d}{SUFFIX}" for level in levels}
+    paths = {level: folder / f"all-{level:05d}{SUFFIX}" for level in levels or LEVELS}
     written = interleaved({str(level): _writing(pieces, path, level) for level, path in paths.items()}, repeats=repeats)
     shards = {level: Shard(path) for level, path in paths.items()}
     at_random = interleaved({str(level): _reading(shard, order) for level, shard in shards.items()}, repeats=repeats)
@@ -120,7 +120,7 @@ def storage(pieces: list[Piece], folder: Path, *, repeats: int, levels: Sequence
             f"{ROUNDS * len(pieces) / at_random[str(level)]:,.0f}",
             f"{ROUNDS * num_tokens / in_order[str(level)] / 1e6:,.0f}",
         )
-        for level in levels
+        for level in levels or LEVELS
     ]  # fmt: skip
     return table(("zstd level", "ratio", "written, Mtokens/s", "random documents/s", "sequential, Mtokens/s"), rows)
 
