@@ -89,8 +89,8 @@ class PlainTransformer(nn.Module):
 
 def plain_attention(query_BTHE: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(B, T, H, E)."""
-    heads_first = [each.transpose(1, 2) for each in (query_BTHE, key, value)]
-    return scaled_dot_product_attention(*heads_first, is_causal=True, enable_gqa=True).transpose(1, 2)
+    query, key, value = (each.transpose(1, 2) for each in (query_BTHE, key, value))
+    return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
 
 
 def real_batches(shards: Path | None, length: int) -> Iterator[Batch]:
@@ -289,7 +289,7 @@ def row_of_table(length: int, args: Options) -> list[str]:
     making = medians({"layout": lambda: Layout.of(batch, args.settings, DTYPES[args.dtype])}, 3)["layout"]
     visible, computed = pairs(batch, args.settings, Layout.of(batch, args.settings))
     touched = [blocks_touched(batch, args.settings, is_sorted=is_sorted) for is_sorted in (False, True)]
-    peaks = [peak_bytes(kind, length, args) / 2**30 for kind in ("plain", "sparse")]
+    peaks = [f"{peak_bytes(kind, length, args) / 2**30:.2f}" for kind in ("plain", "sparse")]
     return [
         f"{length:,}",
         f"{alone['plain']:.3f} / {alone['sparse']:.3f} = **{alone['plain'] / alone['sparse']:.1f}**",
@@ -299,8 +299,7 @@ def row_of_table(length: int, args: Options) -> list[str]:
         f"{touched[0]:.2f}",
         f"{touched[1]:.2f}",
         f"{making / whole['sparse']:.1%}",
-        f"{peaks[0]:.2f}",
-        f"{peaks[1]:.2f}",
+        *peaks,
     ]
 
 
