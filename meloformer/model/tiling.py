@@ -75,6 +75,10 @@ class Tiling:
         return int(per_tile.sum())
 
 
+Part = tuple[int, int, np.ndarray | None]
+"""Start and stop of a stretch of keys, and (queries, keys) bool, what of it is hidden; ``None``: nothing is."""
+
+
 class Collector:
     """Gathers tiles as they are worked out."""
 
@@ -84,14 +88,24 @@ class Collector:
         self._num_masked: list[int] = []
         self._hidden: list[np.ndarray] = []
 
-    def add(self, start: int, stop: int, ranges: list[tuple[int, int]], hidden: np.ndarray) -> None:
-        """Take a tile with the mask of its last columns; columns that all its queries see are left out of the mask."""
-        partly = np.flatnonzero(hidden.any(axis=0))
-        masked = hidden[:, partly[0] if len(partly) else hidden.shape[1] :]
+    def add(self, start: int, stop: int, parts: list[Part]) -> None:
+        """Take a tile. Parts that all its queries see go first and need no mask; those that none sees are left out."""
+        seen_by_all: list[tuple[int, int]] = []
+        seen_by_some: list[tuple[int, int]] = []
+        masks: list[np.ndarray] = []
+        for low, high, hidden in parts:
+            if high <= low or (hidden is not None and hidden.all()):
+                continue
+            if hidden is None or not hidden.any():
+                seen_by_all.append((low, high))
+            else:
+                seen_by_some.append((low, high))
+                masks.append(hidden)
         self._queries.append((start, stop))
-        self._ranges.append([each for each in ranges if each[1] > each[0]])
-        self._num_masked.append(masked.shape[1])
-        self._hidden.append(masked.reshape(-1))
+        self._ranges.append(_joined(seen_by_all + seen_by_some))
+        mask = np.concatenate(masks, axis=1) if masks else np.zeros((0, 0), dtype=bool)
+        self._num_masked.append(mask.shape[1])
+        self._hidden.append(mask.reshape(-1))
 
     def tiling(self, device: torch.device, order: np.ndarray | None = None) -> Tiling:
         """All of them."""
@@ -109,6 +123,17 @@ class Collector:
             num_masked=torch.tensor(self._num_masked),
             hidden=torch.from_numpy(np.concatenate(self._hidden)).to(device),
         )
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same with fewer stretches, where one begins as the one before it ends."""
+    joined: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if joined and joined[-1][1] == low:
+            joined[-1] = joined[-1][0], high
+        else:
+            joined.append((low, high))
+    return joined
 
 
 def cut(starts: np.ndarray, stop: int, size: int) -> Iterator[tuple[int, int]]:
@@ -153,5 +178,5 @@ def equal_key_tiling(key: np.ndarray, device: torch.device) -> Tiling:
     for start, stop in cut(starts, len(key), TILE):
         place = np.arange(start, stop)
         hidden = (place > place[:, None]) | (place < first[start:stop, None])
-        tiles.add(start, stop, [(int(first[start]), stop)], hidden)
+        tiles.add(start, stop, [(int(first[start]), start, None), (start, stop, hidden)])
     return tiles.tiling(device, order)

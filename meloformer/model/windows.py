@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from meloformer.model.batch import NO_DOCUMENT, Batch
-from meloformer.model.tiling import SUMMARY_TILE, TILE, Collector, Tiling, cut, edges_of
+from meloformer.model.tiling import SUMMARY_TILE, TILE, Collector, Part, Tiling, cut, edges_of
 from meloformer.tokens.attributes import GLOBAL
 
 
@@ -94,7 +94,7 @@ def spans(is_used: np.ndarray, num_rows: int) -> list[tuple[int, int, bool]]:
 def add_lonely(tiles: Collector, start: int, stop: int, size: int) -> None:
     """Tiles in which every query sees itself only."""
     for low, high in cut(np.array([start]), stop, size):
-        tiles.add(low, high, [(low, high)], ~np.eye(high - low, dtype=bool))
+        tiles.add(low, high, [(low, high, ~np.eye(high - low, dtype=bool))])
 
 
 def window_tiling(places: Places, bar_offsets: tuple[int, ...], device: torch.device) -> Tiling:
@@ -115,14 +115,7 @@ def window_tiling(places: Places, bar_offsets: tuple[int, ...], device: torch.de
             add_lonely(tiles, first, last, TILE)
             continue
         for start, stop in cut(first + edges_of(places.bar[first:last]), last, TILE):
-            window, far_globals, summaries = rules.ranges(start, stop)
-            num_tokens, num_globals = len(places.document), len(places.globals)
-            hidden = rules.hidden(np.arange(start, stop), window, far_globals, summaries)
-            moved = [
-                (far_globals[0] + num_tokens, far_globals[1] + num_tokens),
-                (summaries[0] + num_tokens + num_globals, summaries[1] + num_tokens + num_globals),
-            ]
-            tiles.add(start, stop, [*moved, *window], hidden)
+            tiles.add(start, stop, rules.parts(start, stop))
     return tiles.tiling(device)
 
 
@@ -133,6 +126,8 @@ class _Rules:
         self.places = places
         self.offsets = sorted({offset for offset in bar_offsets if offset < len(places.bar_document)}, reverse=True)
         self.farthest = self.offsets[0]
+        self.first_global = len(places.document)
+        self.first_summary = self.first_global + len(places.globals)
         # By bar offset + 1, from -1 (a later bar) to one more than the farthest (as good as any behind it).
         self.in_window = np.zeros(self.farthest + 3, dtype=bool)
         self.in_window[np.array(self.offsets) + 1] = True
@@ -140,47 +135,55 @@ class _Rules:
         self.is_far[:2] = False
         self.is_finished = np.arange(self.farthest + 3) >= 2
 
-    def ranges(self, start: int, stop: int) -> tuple[list[tuple[int, int]], tuple[int, int], tuple[int, int]]:
-        """Stretches of tokens, of the globals and of the bar slots that the tokens of [start, stop) read."""
+    def parts(self, start: int, stop: int) -> list[Part]:
+        """The keys that the tokens of [start, stop) read, stretch by stretch.
+
+        First what certainly all of them see, globals and summaries farther back than any of their windows.
+        """
         places = self.places
         low, high = int(places.bar[start]), int(places.bar[stop - 1])
         origin = places.first_bar(int(places.document[start]))
+        is_one_document = places.document[start] == places.document[stop - 1]
+        far = max(low - self.farthest, origin) if is_one_document else origin
+        before = low if is_one_document else origin
+        bounds = np.searchsorted(places.globals, places.bar_start[[origin, far, high]]).tolist()
+        token = np.arange(start, stop)
+        parts: list[Part] = [(bounds[0], bounds[1], None)]
+        if bounds[2] > bounds[1]:
+            near = places.globals[bounds[1] : bounds[2]]
+            parts.append((*bounds[1:], self._hidden(token, places.bar[near], places.document[near], self.is_far)))
+        parts = [(first + self.first_global, last + self.first_global, hidden) for first, last, hidden in parts]
+        slots = np.arange(before, high)
+        hidden = self._hidden(token, slots, places.bar_document[slots], self.is_finished)
+        parts.append((origin + self.first_summary, before + self.first_summary, None))
+        parts.append((before + self.first_summary, high + self.first_summary, hidden))
+        for first, last in self._window(low, high, origin):
+            near = np.arange(int(places.bar_start[first]), min(int(places.bar_stop[last]), stop))
+            hidden = self._hidden(token, places.bar[near], places.document[near], self.in_window)
+            parts.append((int(near[0]), int(near[-1]) + 1, hidden | (near > token[:, None])))
+        return parts
+
+    def _window(self, low: int, high: int, origin: int) -> list[tuple[int, int]]:
+        """First and last of the bars that bars ``low`` to ``high`` read, none before ``origin``; ``low`` begins one."""
         merged: list[tuple[int, int]] = []
         for offset in self.offsets:
-            bars = max(low - offset, origin), high - offset
-            if bars[1] < bars[0]:
+            first, last = max(low - offset, origin), high - offset
+            if last < first:
                 continue
-            if merged and bars[0] <= merged[-1][1] + 1:
-                merged[-1] = merged[-1][0], bars[1]
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = merged[-1][0], last
             else:
-                merged.append(bars)
-        window = [(int(places.bar_start[a]), min(int(places.bar_stop[b]), stop)) for a, b in merged]
-        bounds = np.searchsorted(places.globals, (places.bar_start[origin], places.bar_start[high]))
-        return window, (int(bounds[0]), int(bounds[1])), (origin, high)
+                merged.append((first, last))
+        first = merged[-1][0]
+        return merged if first == low else [*merged[:-1], (first, low - 1), (low, high)]
 
-    def hidden(
-        self, token: np.ndarray, window: list[tuple[int, int]], far_globals: tuple[int, int], summaries: tuple[int, int]
-    ) -> np.ndarray:
-        """(Q, C) bool; columns are far globals, summaries, window."""
+    def _hidden(self, token: np.ndarray, bar: np.ndarray, document: np.ndarray, rule: np.ndarray) -> np.ndarray:
+        """(Q, C) bool, from the bars and documents of the columns."""
         places = self.places
-        of_globals = places.globals[slice(*far_globals)]
-        slots = np.arange(*summaries)
-        of_window = np.concatenate([np.arange(low, high) for low, high in window])
-        seen = [
-            self._sees(token, places.bar[of_globals], places.document[of_globals], self.is_far),
-            self._sees(token, slots, places.bar_document[slots], self.is_finished),
-            self._sees(token, places.bar[of_window], places.document[of_window], self.in_window)
-            & (of_window <= token[:, None]),
-        ]
-        return ~np.concatenate(seen, axis=1)
-
-    def _sees(self, token: np.ndarray, bar: np.ndarray, document: np.ndarray, rule: np.ndarray) -> np.ndarray:
-        places = self.places
-        offset = np.clip(places.bar[token][:, None] - bar, -1, self.farthest + 1)
-        seen = rule[offset + 1]
+        hidden = ~rule[np.clip(places.bar[token][:, None] - bar, -1, self.farthest + 1) + 1]
         if places.document[token[0]] == places.document[token[-1]] and (document == places.document[token[0]]).all():
-            return seen
-        return seen & (places.document[token][:, None] == document)
+            return hidden
+        return hidden | (places.document[token][:, None] != document)
 
 
 def summary_tiling(places: Places, device: torch.device) -> Tiling:
@@ -199,7 +202,7 @@ def summary_tiling(places: Places, device: torch.device) -> Tiling:
             earlier = np.arange(places.first_bar(int(places.bar_document[start])), stop)
             tokens = int(places.bar_start[start]), int(places.bar_stop[stop - 1])
             same = places.bar_document[slot][:, None] == places.bar_document[earlier]
-            sees = [same & (earlier <= slot[:, None]), places.bar[slice(*tokens)] == slot[:, None]]
-            ranges = [(int(earlier[0]), stop), (tokens[0] + num_slots, tokens[1] + num_slots)]
-            tiles.add(start, stop, ranges, ~np.concatenate(sees, axis=1))
+            of_bars = places.bar[slice(*tokens)] != slot[:, None]
+            parts = [(int(earlier[0]), stop, ~same | (earlier > slot[:, None]))]
+            tiles.add(start, stop, [*parts, (tokens[0] + num_slots, tokens[1] + num_slots, of_bars)])
     return tiles.tiling(device)
