@@ -1,6 +1,6 @@
 """Sparse attention beside plain causal attention, on real music: time, memory, and how sparse it is.
 
-    python -m benchmarks.attention [SHARDS] [--lengths 4096 16384 65536] [--threads 1] [--dtype fp32]
+    python -m benchmarks.attention [SHARDS] [--lengths 4096 16384 65536] [--threads 1] [--dtype fp32] [--keep-memory]
 
 Both models have the same width, depth, heads and feed-forward networks; the plain one has no summaries. They take
 turns, and what is told is the median of process CPU time, which a busy machine disturbs least. Writes a markdown table.
@@ -9,6 +9,7 @@ turns, and what is told is the median of process CPU time, which a busy machine 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import resource
 import statistics
 import subprocess
@@ -43,6 +44,10 @@ from meloformer.training.optimizer import make_optimizers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDE = 128
 """Of the blocks that are counted as touched or not."""
+
+
+MOST_TO_REPEAT = 20_000
+"""Tokens; a plain step at 65,536 takes ten minutes."""
 
 
 class PlainBlock(nn.Module):
@@ -166,8 +171,21 @@ def medians(taking_turns: dict[str, Callable[[], object]], repeats: int) -> dict
 def peak_bytes(kind: str, length: int, args: Options) -> int:
     """Growth of the largest resident set in two steps, in a process that does nothing else."""
     command = [sys.executable, "-m", "benchmarks.attention", *([str(args.shards)] if args.shards else [])]
+    command += ["--keep-memory"] * args.keep_memory
     command += ["--lengths", str(length), "--threads", str(args.threads), "--dtype", args.dtype, "--peak-of", kind]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def keep_memory() -> None:
+    """Have glibc keep what is freed, for both models.
+
+    It gives large blocks back to the system at once, and on a virtual machine to get a page again took 6 to 9 us: a
+    third of a training step at 16,384 tokens, which says nothing about attention.
+    """
+    glibc = ctypes.CDLL(None)
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    glibc.mallopt(m_mmap_max, 0)
+    glibc.mallopt(m_trim_threshold, -1)
 
 
 def own_peak_bytes(kind: str, args: Options) -> int:
@@ -259,6 +277,7 @@ class Options(argparse.Namespace):
     optimizer: str
     repeats: int
     peak_of: str | None
+    keep_memory: bool
     settings: ModelSettings
     vocabulary: Vocabulary
 
@@ -271,7 +290,8 @@ def options() -> Options:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
     parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon")
-    parser.add_argument("--repeats", type=int, default=3, help="one at lengths above 20,000")
+    parser.add_argument("--repeats", type=int, default=3, help=f"one at lengths above {MOST_TO_REPEAT:,}")
+    parser.add_argument("--keep-memory", action="store_true", help="do not give freed memory back (glibc)")
     parser.add_argument("--peak-of", choices=["plain", "sparse"], help=argparse.SUPPRESS)
     args = parser.parse_args(namespace=Options())
     args.settings = ModelSettings.of_size("small", attention="sparse")
@@ -282,7 +302,7 @@ def options() -> Options:
 def row_of_table(length: int, args: Options) -> list[str]:
     """All that is told of one length."""
     batch = next(real_batches(args.shards, length))
-    repeats = args.repeats if length <= 20_000 else 1
+    repeats = args.repeats if length <= MOST_TO_REPEAT else 1
     alone = medians(attention_alone(batch, args.settings, DTYPES[args.dtype]), repeats)
     steps = {kind: Step(kind, batch, args.settings, args.vocabulary, args) for kind in ("plain", "sparse")}
     whole = medians(dict(steps), repeats)
@@ -313,6 +333,8 @@ def main() -> None:
     """Measure and print."""
     args = options()
     torch.set_num_threads(args.threads)
+    if args.keep_memory:
+        keep_memory()
     if args.peak_of:
         sys.stdout.write(str(own_peak_bytes(args.peak_of, args)))
         return

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from meloformer.midi.read import read_midi
-from meloformer.model import dense, visibility
+from meloformer.model import dense, tiling, visibility, windows
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import HeadFamily, ModelSettings
@@ -218,6 +218,41 @@ INTRUSIONS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "tokens see other documents": (visibility, "past_of_document", _across_documents),
     "summaries of other documents are read": (dense, "finished_mask", _of_all_documents),
 }
+
+
+def _without_masks(tiles: tiling.Collector, start: int, stop: int, parts: list[tiling.Part]) -> None:
+    ADD(tiles, start, stop, [(low, high, None) for low, high, _ in parts])
+
+
+def _rules_of_unfinished(rules: Any, places: windows.Places, bar_offsets: tuple[int, ...]) -> None:
+    RULES(rules, places, bar_offsets)
+    rules.is_finished[1] = True  # bar offset 0
+
+
+def _keys_of_all_documents(places: windows.Places, key: np.ndarray) -> np.ndarray:
+    return np.where(places.document == -1, int(key.max()) + 1, key)
+
+
+ADD, RULES = tiling.Collector.add, windows._Rules.__init__
+SPARSE_LEAKS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "nothing in a tile is hidden": (tiling.Collector, "add", _without_masks),
+    "summaries of unfinished bars are read": (windows._Rules, "__init__", _rules_of_unfinished),
+}
+SPARSE_INTRUSIONS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "documents share keys": (windows.Places, "keys", _keys_of_all_documents),
+}
+
+
+@pytest.mark.parametrize("name", SPARSE_LEAKS)
+def test_the_gate_catches_a_leak_of_the_sparse_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*SPARSE_LEAKS[name])
+    assert leaks(model_of(attention="sparse"), documents(3, 1)) != []
+
+
+@pytest.mark.parametrize("name", SPARSE_INTRUSIONS)
+def test_the_companion_catches_an_intrusion_of_the_sparse_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*SPARSE_INTRUSIONS[name])
+    assert depends_on_company(model_of(attention="sparse"))
 
 
 @pytest.mark.parametrize("name", LEAKS)
