@@ -154,6 +154,11 @@ class ModelSettings(Section):
     """How many bars back the ``ensemble`` and ``union`` heads look."""
     rope: Literal["position", "time", "both"] = "both"
     """What rotary positions count: tokens, grid steps of musical time, or half of the dimensions each."""
+    attention: Literal["auto", "dense", "sparse"] = "auto"
+    """How attention is computed, not what. ``dense`` is the reference, with masks of all tokens by all tokens;
+    ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``auto`` takes the faster one."""
+    attention_dtype: Literal["auto", "fp32"] = "auto"
+    """Of queries, keys and values: that of the model, or fp32 by a detour, to measure what the detour costs."""
 
     @model_validator(mode="before")
     @classmethod

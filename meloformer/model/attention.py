@@ -1,4 +1,4 @@
-"""Four-phase attention, dense: what the rules of ``visibility`` say, in plain PyTorch.
+"""Four-phase attention: the projections of both streams, and the phases one after another.
 
 1. Summarise (SS, SR): the summary of a bar attends, in one softmax, to the summaries up to its own and to the regular
    tokens of its bar.
@@ -11,56 +11,12 @@ Shapes: B rows, T regular tokens, M summaries, D width, H heads, K key-value hea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from meloformer.model.batch import Batch
-from meloformer.model.rope import Rotation, rotate, rotation
-from meloformer.model.visibility import READS_SUMMARIES, finished_mask, own_bar_mask, regular_masks, summary_mask
-from meloformer.settings import HeadFamily, ModelSettings
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What all layers share of one batch: rotations and masks.
-
-    A mask is what is added to the logits, 0 where the row sees the column and minus infinity where not, with a head
-    dimension of 1. PyTorch makes that of a boolean mask in every call; made once, a training step of ``tiny`` on two
-    cores takes 5 % less time.
-    """
-
-    regular: Rotation
-    """Of the T regular tokens."""
-    summary: Rotation
-    """Of the M summaries; each stands at the last token and at the end of its bar."""
-    summarise: Tensor
-    """(B, 1, M, M + T) what a summary sees: summaries, then regular tokens."""
-    update: dict[HeadFamily, Tensor]
-    """(B, 1, T, T), or (B, 1, T, T + M) for families that read summaries: regular tokens, then summaries."""
-
-    @classmethod
-    def of(cls, batch: Batch, settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Layout:
-        """Derive the layout of a batch, with masks of the dtype of queries and keys."""
-        position = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
-        finished = finished_mask(batch)
-        update: dict[HeadFamily, Tensor] = {}
-        for family, mask in regular_masks(batch, settings).items():
-            sees = torch.cat([mask, finished], dim=-1) if family in READS_SUMMARIES else mask
-            update[family] = _additive(sees, dtype)
-        return cls(
-            regular=rotation(position, batch.time, settings.head_dim, settings.rope),
-            summary=rotation(batch.bar_last, batch.bar_end_time, settings.head_dim, settings.rope),
-            summarise=_additive(torch.cat([summary_mask(batch), own_bar_mask(batch)], dim=-1), dtype),
-            update=update,
-        )
-
-
-def _additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, R, C) bool -> (B, 1, R, C) 0 or minus infinity."""
-    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, -torch.inf)[:, None]
+from meloformer.model.layout import Layout
+from meloformer.model.rope import Rotation, rotate
+from meloformer.settings import ModelSettings
 
 
 class FourPhaseAttention(nn.Module):
@@ -75,9 +31,7 @@ class FourPhaseAttention(nn.Module):
     def __init__(self, settings: ModelSettings, *, summary_goes_on: bool) -> None:
         super().__init__()
         self.head_dim = settings.head_dim
-        self.num_heads = settings.num_heads
-        self.num_kv_heads = settings.num_kv_heads
-        self.heads = dict(settings.heads)
+        self.attention_dtype = torch.float32 if settings.attention_dtype == "fp32" else None
         dim, kv_dim = settings.dim, settings.num_kv_heads * settings.head_dim
         self.regular_query = nn.Linear(dim, dim, bias=False)
         self.regular_key = nn.Linear(dim, kv_dim, bias=False)
@@ -99,50 +53,30 @@ class FourPhaseAttention(nn.Module):
         Returns:
             (B, T, D) and (B, M, D) to be added to the streams; ``None`` where the summary stream ends here.
         """
-        key = rotate(self._split(self.regular_key(regular_BTD)), layout.regular)
+        key = self._rotated(self.regular_key(regular_BTD), layout.regular)
         value = self._split(self.regular_value(regular_BTD))
-        summarised_BMD = self._summarise(summary_BMD, key, value, layout)
-        second_key = rotate(self._split(self.second_key(summarised_BMD)), layout.summary)
-        second_value = self._split(self.second_value(summarised_BMD))
-        query = rotate(self._split(self.regular_query(regular_BTD)), layout.regular)
-        updated = self._update(query, key, value, second_key, second_value, layout)
-        return self.regular_out(updated), None if self.summary_out is None else self.summary_out(summarised_BMD)
-
-    def _summarise(self, summary_BMD: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-        """Phases SS and SR: (B, M, D), heads merged."""
-        query = rotate(self._split(self.summary_query(summary_BMD)), layout.summary)
-        summary_key = rotate(self._split(self.summary_key(summary_BMD)), layout.summary)
-        summary_value = self._split(self.summary_value(summary_BMD))
-        keys = self._for_every_head(torch.cat([summary_key, key], dim=2))
-        values = self._for_every_head(torch.cat([summary_value, value], dim=2))
-        return self._merge(scaled_dot_product_attention(query, keys, values, attn_mask=layout.summarise))
-
-    def _update(
-        self, query: Tensor, key: Tensor, value: Tensor, second_key: Tensor, second_value: Tensor, layout: Layout
-    ) -> Tensor:
-        """Phases RR and RS, family by family: (B, T, D), heads merged."""
-        key, value = self._for_every_head(key), self._for_every_head(value)
-        second_key, second_value = self._for_every_head(second_key), self._for_every_head(second_value)
-        outputs: list[Tensor] = []
-        first = 0
-        for family, count in self.heads.items():
-            own = slice(first, first + count)
-            keys, values = key[:, own], value[:, own]
-            if family in READS_SUMMARIES:
-                keys = torch.cat([keys, second_key[:, own]], dim=2)
-                values = torch.cat([values, second_value[:, own]], dim=2)
-            outputs.append(scaled_dot_product_attention(query[:, own], keys, values, attn_mask=layout.update[family]))
-            first += count
-        return self._merge(torch.cat(outputs, dim=1))
+        summarised_BMD = layout.path.summarise(
+            self._rotated(self.summary_query(summary_BMD), layout.summary),
+            self._rotated(self.summary_key(summary_BMD), layout.summary),
+            self._split(self.summary_value(summary_BMD)),
+            key,
+            value,
+        ).flatten(2)
+        summarised_BMD = summarised_BMD.to(regular_BTD.dtype)
+        updated_BTD = layout.path.update(
+            self._rotated(self.regular_query(regular_BTD), layout.regular),
+            key,
+            value,
+            self._rotated(self.second_key(summarised_BMD), layout.summary),
+            self._split(self.second_value(summarised_BMD)),
+        ).flatten(2)
+        updated_BTD = updated_BTD.to(regular_BTD.dtype)
+        return self.regular_out(updated_BTD), None if self.summary_out is None else self.summary_out(summarised_BMD)
 
     def _split(self, merged_BND: Tensor) -> Tensor:
-        """(B, N, heads * E) -> (B, heads, N, E)."""
-        return merged_BND.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        """(B, N, heads * E) -> (B, N, heads, E) of the dtype that attention is to have."""
+        return merged_BND.unflatten(-1, (-1, self.head_dim)).to(self.attention_dtype or merged_BND.dtype)
 
-    def _merge(self, heads_BHNE: Tensor) -> Tensor:
-        """(B, H, N, E) -> (B, N, D)."""
-        return heads_BHNE.transpose(1, 2).flatten(2)
-
-    def _for_every_head(self, heads_BKNE: Tensor) -> Tensor:
-        """(B, K, N, E) -> (B, H, N, E): every key-value head beside each of its query heads."""
-        return heads_BKNE.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
+    def _rotated(self, merged_BND: Tensor, by: Rotation) -> Tensor:
+        """(B, N, heads * E) -> (B, N, heads, E), rotated."""
+        return rotate(self._split(merged_BND), by)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from meloformer.model.attention import FourPhaseAttention, Layout
+from meloformer.model.attention import FourPhaseAttention
+from meloformer.model.layout import Layout
 from meloformer.settings import ModelSettings
 
 

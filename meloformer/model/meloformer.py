@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from meloformer.errors import VocabularyError
-from meloformer.model.attention import Layout
 from meloformer.model.batch import Batch
 from meloformer.model.blocks import Block
+from meloformer.model.layout import Layout
 from meloformer.settings import ModelSettings
 from meloformer.tokens.attributes import NUM_INSTRUMENTS
 from meloformer.tokens.vocabulary import Vocabulary
@@ -49,11 +49,12 @@ class MeloFormer(nn.Module):
                 writes_residual = name.endswith(("_out.weight", "down.weight"))
                 nn.init.normal_(parameter, std=residual_std if writes_residual else INIT_STD)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, layout: Layout | None = None) -> Tensor:
         """Predict.
 
         Args:
             batch: B rows of T tokens, on the model's device.
+            layout: Of the batch, where it was made before.
         Returns:
             (B, T, vocabulary size) logits; those at position t predict token t + 1.
         Raises:
@@ -64,7 +65,7 @@ class MeloFormer(nn.Module):
                 f"the batch has vocabulary {batch.vocabulary_sha256}, the model {self.vocabulary.sha256}",
                 "make it with Batch.of(rows, model.vocabulary)",
             )
-        layout = Layout.of(batch, self.settings, self.token_embedding.weight.dtype)
+        layout = layout or Layout.of(batch, self.settings, self.token_embedding.weight.dtype)
         regular = self.token_embedding(batch.ids) + self.instrument_embedding(batch.instrument)
         summary = self.summary_embedding.expand(*batch.bar_document.shape, -1)
         for layer in self.layers:

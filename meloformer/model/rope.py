@@ -15,7 +15,7 @@ BASE = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """Angles as (B, 1, N, head_dim / 2) cosines and sines, to be shared by all heads."""
+    """Angles as (B, N, 1, head_dim / 2) cosines and sines, to be shared by all heads."""
 
     cos: Tensor
     sin: Tensor
@@ -36,12 +36,12 @@ def rotation(position: Tensor, time: Tensor, head_dim: int, rope: Literal["posit
     counted = {"position": [position], "time": [time], "both": [position, time]}[rope]
     per_kind = pairs // len(counted)
     frequency = BASE ** (-torch.arange(per_kind, dtype=torch.float32, device=position.device) / per_kind)
-    angles = torch.cat([kind[:, :, None].float() * frequency for kind in counted], dim=-1)[:, None]
+    angles = torch.cat([kind[:, :, None].float() * frequency for kind in counted], dim=-1)[:, :, None]
     return Rotation(angles.cos(), angles.sin())
 
 
-def rotate(heads_BHND: Tensor, by: Rotation) -> Tensor:
-    """(B, H, N, head_dim) queries or keys, rotated; the dtype stays."""
-    first, second = heads_BHND.float().chunk(2, dim=-1)
+def rotate(heads_BNHE: Tensor, by: Rotation) -> Tensor:
+    """(B, N, H, head_dim) queries or keys, rotated; the dtype stays."""
+    first, second = heads_BNHE.float().chunk(2, dim=-1)
     rotated = torch.cat([first * by.cos - second * by.sin, first * by.sin + second * by.cos], dim=-1)
-    return rotated.to(heads_BHND.dtype)
+    return rotated.to(heads_BNHE.dtype)

@@ -1,0 +1,59 @@
+"""What all layers share of one batch: rotations, and the path that attention takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from meloformer.errors import SettingsError
+from meloformer.model.batch import Batch
+from meloformer.model.dense import DensePath
+from meloformer.model.rope import Rotation, rotation
+from meloformer.model.sparse import SparsePath
+from meloformer.settings import ModelSettings
+
+DENSE_UP_TO = 512
+"""Tokens in a row up to which ``auto`` is dense."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Made once a batch from token attributes, where the batch is; can be sent to another process."""
+
+    regular: Rotation
+    """Of the T regular tokens."""
+    summary: Rotation
+    """Of the M summaries; each stands at the last token and at the end of its bar."""
+    path: DensePath | SparsePath
+
+    @classmethod
+    def of(cls, batch: Batch, settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Layout:
+        """Derive the layout of a batch.
+
+        Args:
+            batch: Rows of tokens.
+            settings: Rules, and the path to take.
+            dtype: Of the model's weights.
+        Raises:
+            SettingsError: The path cannot be taken: a sparse one with rules that have no sparse form, or a dense one
+                with rows that are too long.
+        """
+        position = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
+        return cls(
+            regular=rotation(position, batch.time, settings.head_dim, settings.rope),
+            summary=rotation(batch.bar_last, batch.bar_end_time, settings.head_dim, settings.rope),
+            path=_path(batch, settings, torch.float32 if settings.attention_dtype == "fp32" else dtype),
+        )
+
+
+def _path(batch: Batch, settings: ModelSettings, dtype: torch.dtype) -> DensePath | SparsePath:
+    is_short = batch.ids.shape[1] <= DENSE_UP_TO
+    if settings.attention == "dense" or (settings.attention == "auto" and (is_short or not SparsePath.fits(settings))):
+        return DensePath.of(batch, settings, dtype)
+    if not SparsePath.fits(settings):
+        raise SettingsError(
+            "model.attention is sparse, but union heads and the type rule have no sparse form",
+            "use model.attention=auto",
+        )
+    return SparsePath.of(batch, settings)

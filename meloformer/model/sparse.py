@@ -1,0 +1,90 @@
+"""Four-phase attention, sparse: the tiles of every head family and of the summaries.
+
+Shapes: B rows, T regular tokens, M summaries, H heads, K key-value heads, E width of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from meloformer.model.batch import Batch
+from meloformer.model.tiled import HeadRun, head_runs, tiled_attention
+from meloformer.model.tiling import Tiling, equal_key_tiling
+from meloformer.model.visibility import EQUAL_KEY
+from meloformer.model.windows import Places, summary_tiling, window_tiling
+from meloformer.settings import HeadFamily, ModelSettings
+
+
+@dataclass(frozen=True)
+class SparsePath:
+    """The tiles of a batch. Plain tensors, so that it can be made in another process."""
+
+    summarised: Tiling
+    """Queries are summaries; keys are summaries, then regular tokens."""
+    updated: dict[HeadFamily, Tiling]
+    """Queries are regular tokens; keys are regular tokens, then, for ``ensemble``, globals and summaries."""
+    globals: Tensor
+    """(G,) numbers of the global tokens, of all B * T."""
+    heads: dict[HeadFamily, int]
+
+    @staticmethod
+    def fits(settings: ModelSettings) -> bool:
+        """Whether the rules have a sparse form."""
+        return not settings.type_rule and "union" not in settings.heads
+
+    @classmethod
+    def of(cls, batch: Batch, settings: ModelSettings) -> SparsePath:
+        """Derive the tiles.
+
+        Raises:
+            ValueError: The rules have no sparse form.
+        """
+        if not cls.fits(settings):
+            raise ValueError("union heads and the type rule have no sparse form")
+        places, device = Places.of(batch), batch.ids.device
+        updated: dict[HeadFamily, Tiling] = {}
+        for family in settings.heads:
+            if family in EQUAL_KEY:
+                key = EQUAL_KEY[family](batch).cpu().numpy().reshape(-1)
+                updated[family] = equal_key_tiling(places.keys(key), device)
+            else:
+                updated[family] = window_tiling(places, settings.bar_offsets, device)
+        return cls(
+            summarised=summary_tiling(places, device),
+            updated=updated,
+            globals=torch.from_numpy(places.globals).to(device),
+            heads=dict(settings.heads),
+        )
+
+    def summarise(
+        self, query_BMHE: Tensor, summary_key: Tensor, summary_value: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Phases SS and SR; arguments and result as in :meth:`DensePath.summarise`."""
+        keys = torch.cat([summary_key.flatten(0, 1), key.flatten(0, 1)])
+        values = torch.cat([summary_value.flatten(0, 1), value.flatten(0, 1)])
+        num_heads, num_kv_heads = query_BMHE.shape[2], key.shape[2]
+        runs = head_runs(0, num_heads, num_heads // num_kv_heads, self.summarised)
+        return tiled_attention(query_BMHE.flatten(0, 1), keys, values, runs).view_as(query_BMHE)
+
+    def update(
+        self, query_BTHE: Tensor, key: Tensor, value: Tensor, second_key: Tensor, second_value: Tensor
+    ) -> Tensor:
+        """Phases RR and RS; arguments and result as in :meth:`DensePath.update`."""
+        num_heads, num_kv_heads = query_BTHE.shape[2], key.shape[2]
+        runs: list[HeadRun] = []
+        first = 0
+        for family, count in self.heads.items():
+            runs += head_runs(first, count, num_heads // num_kv_heads, self.updated[family])
+            first += count
+        keys, values = self._with_far(key, second_key), self._with_far(value, second_value)
+        return tiled_attention(query_BTHE.flatten(0, 1), keys, values, runs).view_as(query_BTHE)
+
+    def _with_far(self, regular_BTKE: Tensor, second_BMKE: Tensor) -> Tensor:
+        """(R, K, E): regular tokens, globals, summaries; only the first where no head reads the others."""
+        regular = regular_BTKE.flatten(0, 1)
+        if "ensemble" not in self.heads:
+            return regular
+        return torch.cat([regular, regular.index_select(0, self.globals), second_BMKE.flatten(0, 1)])

@@ -1,0 +1,318 @@
+"""The sparse path against the dense reference: outputs, gradients, memory, and what it refuses."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from meloformer.errors import SettingsError
+from meloformer.model.attention import FourPhaseAttention
+from meloformer.model.batch import Batch
+from meloformer.model.dense import LONGEST, DensePath
+from meloformer.model.layout import DENSE_UP_TO, Layout
+from meloformer.model.meloformer import MeloFormer
+from meloformer.model.sparse import SparsePath
+from meloformer.model.tiled import head_runs
+from meloformer.model.tiling import TILE, cut
+from meloformer.settings import HeadFamily, ModelSettings
+from meloformer.tokens.vocabulary import PAD, Vocabulary
+from tests.strategies import random_document
+
+FAMILIES: tuple[HeadFamily, ...] = ("track", "ensemble", "onset", "pitch")
+ALL_FAMILIES: dict[HeadFamily, int] = dict.fromkeys(FAMILIES, 1)
+FP32 = 1e-5
+"""Largest difference by the largest value; of outputs and of each gradient."""
+PRECISION = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
+NAMES = ("query", "key", "value", "summary query", "summary key", "summary value", "second key", "second value")
+
+
+def settings_of(**changes: Any) -> ModelSettings:
+    given = {"num_layers": 1, "dim": 32, "ffn_dim": 48, "heads": ALL_FAMILIES, "attention": "sparse", **changes}
+    return ModelSettings.of_size("tiny", **given)
+
+
+def piece(seed: int, notes_of_bars: list[int], num_instruments: int = 3) -> np.ndarray:
+    """A document with so many notes in each bar, shared out between instruments; a bar of no notes is one token."""
+    rng, vocabulary = np.random.default_rng(seed), Vocabulary.default()
+    names = ["BOS"]
+    for bar, num_notes in enumerate(notes_of_bars):
+        names += ["N", "1/4", "120"] if bar == 0 else ["N"]
+        for instrument, share in enumerate(np.array_split(np.arange(num_notes), num_instruments)):
+            if len(share):
+                names.append(f"#{instrument}")
+            for _ in share:
+                names += [f"T{rng.integers(0, 16)}", f"P{rng.integers(48, 72)}", "D3", "V9"]
+    return np.array([vocabulary.id_of(name) for name in [*names, "EOS"]])
+
+
+def padded(row: np.ndarray, count: int) -> np.ndarray:
+    return np.concatenate([row, np.full(count, PAD)])
+
+
+def random_row(seed: int, num_documents: int = 2) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    parts = [random_document(rng, Vocabulary.default(), num_bars=5, max_tokens=90) for _ in range(num_documents)]
+    return np.concatenate(parts).astype(np.int64)
+
+
+BATCHES: dict[str, list[np.ndarray]] = {
+    "random": [random_row(1), random_row(2)],
+    "many documents in a row": [np.concatenate([piece(seed, [1, 2]) for seed in range(30)]), random_row(3, 5)],
+    "rows of different pieces, one mostly padding": [piece(1, [9] * 8), padded(piece(2, [3]), 300), random_row(4)],
+    "nothing but padding": [padded(random_row(5), 20), np.full(150, PAD)],
+    "bars of one token": [piece(1, [0] * 200), piece(2, [0, 0, 5, 0] * 9)],
+    "a bar of a thousand tokens": [piece(1, [3, 250, 0, 4])],
+    "one instrument": [piece(1, [20] * 10, num_instruments=1)],
+    "twenty instruments": [piece(1, [60] * 5, num_instruments=20)],
+    "a piece that goes on": [piece(1, [8] * 9)[150:]],
+    "one token": [np.array([1])],
+}
+
+
+@dataclass
+class Outcome:
+    """Both outputs and the gradient of every input."""
+
+    outputs: tuple[Tensor, Tensor]
+    gradients: dict[str, Tensor]
+
+
+def outcome(path: DensePath | SparsePath, inputs: list[Tensor], seed: int = 1) -> Outcome:
+    leaves = [each.detach().clone().requires_grad_() for each in inputs]
+    query, key, value, summary_query, summary_key, summary_value, second_key, second_value = leaves
+    outputs = (
+        path.summarise(summary_query, summary_key, summary_value, key, value),
+        path.update(query, key, value, second_key, second_value),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    weights = [torch.randn(each.shape, generator=generator).to(each.dtype) for each in outputs]
+    torch.autograd.backward(outputs, weights)
+    gradients = {
+        name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for name, leaf in zip(NAMES, leaves, strict=True)
+    }
+    return Outcome((outputs[0].detach(), outputs[1].detach()), gradients)
+
+
+def inputs_of(batch: Batch, settings: ModelSettings, dtype: torch.dtype, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    all_heads, shared = settings.num_heads, settings.num_kv_heads
+    tokens, bars = tuple(batch.ids.shape), tuple(batch.bar_document.shape)
+    shapes = [(*tokens, n) for n in (all_heads, shared, shared)] + [(*bars, n) for n in (all_heads, *[shared] * 4)]
+    return [torch.randn(*shape, settings.head_dim, generator=generator).mul_(1.5).to(dtype) for shape in shapes]
+
+
+def assert_same(rows: list[np.ndarray], settings: ModelSettings, dtype: torch.dtype = torch.float32) -> None:
+    """Compare with the dense reference in fp64 on the same inputs."""
+    batch = Batch.of(rows)
+    inputs = inputs_of(batch, settings, dtype)
+    found = outcome(SparsePath.of(batch, settings), inputs)
+    wanted = outcome(DensePath.of(batch, settings, torch.float64), [each.double() for each in inputs])
+    pairs = [*zip(("summarised", "updated"), found.outputs, wanted.outputs, strict=True)]
+    pairs += [(f"gradient of {name}", found.gradients[name], wanted.gradients[name]) for name in NAMES]
+    largest_gradient = max(float(each.abs().max()) for each in wanted.gradients.values())
+    for name, one, other in pairs:
+        assert one.dtype == dtype
+        assert one.isfinite().all(), name
+        # The gradient of a lonely query is zero but for rounding: its scale is that of the other gradients.
+        scale = largest_gradient if name.startswith("gradient") else float(other.abs().max())
+        assert float((one.double() - other).abs().max()) <= PRECISION.get(dtype, FP32) * scale, name
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_outputs_and_gradients_are_those_of_the_reference(name: str) -> None:
+    assert_same(BATCHES[name], settings_of())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("others", [True, False])
+def test_every_family_is_exact_alone_and_any_can_be_left_out(family: HeadFamily, others: bool) -> None:
+    heads = {each: 1 for each in FAMILIES if (each == family) != others}
+    assert_same(BATCHES["random"], settings_of(heads=heads, dim=8 * len(heads)))
+
+
+@pytest.mark.parametrize("bar_offsets", [(0,), (0, 1), (0, 3, 7), (0, 1, 2, 3, 4, 5), (0, 2, 5000)])
+def test_any_window_of_bars_is_exact(bar_offsets: tuple[int, ...]) -> None:
+    rows = [piece(1, [2, 0, 40, 3] * 6), random_row(6, 4)]
+    assert_same(rows, settings_of(heads={"ensemble": 2}, dim=16, bar_offsets=bar_offsets))
+
+
+@pytest.mark.parametrize("head_dim", [32, 64])
+@pytest.mark.parametrize(
+    ("heads", "num_kv_heads"),
+    [(ALL_FAMILIES, 2), ({"track": 3, "ensemble": 3, "onset": 2}, 4), ({"ensemble": 5, "pitch": 1}, 2)],
+)
+def test_shared_keys_are_exact(heads: dict[str, int], num_kv_heads: int, head_dim: int) -> None:
+    dim = head_dim * sum(heads.values())
+    assert_same(BATCHES["random"], settings_of(heads=heads, num_kv_heads=num_kv_heads, dim=dim))
+
+
+@pytest.mark.parametrize("dtype", PRECISION)
+def test_half_precision_is_exact_to_its_precision(dtype: torch.dtype) -> None:
+    assert_same([piece(1, [30] * 8), random_row(7)], settings_of(dim=128, num_kv_heads=2), dtype)
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(
+    st.lists(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4), min_size=1, max_size=3),
+    st.lists(st.sampled_from(FAMILIES), min_size=4, max_size=4).map(Counter),
+    st.sampled_from([1, 2, 4]),
+    st.lists(st.integers(1, 9), max_size=3),
+    st.integers(0, 100),
+)
+def test_any_mix_of_rows_and_settings_is_exact(
+    rows: list[list[int]], heads: Counter[HeadFamily], num_kv_heads: int, offsets: list[int], padding: int
+) -> None:
+    ids = [np.concatenate([random_row(seed, 1) for seed in seeds]) for seeds in rows]
+    ids[0] = padded(ids[0], padding)
+    settings = settings_of(heads=dict(heads), num_kv_heads=num_kv_heads, bar_offsets=tuple(sorted({0, *offsets})))
+    assert_same(ids, settings)
+
+
+@hypothesis.given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 25), st.integers(0, 9))
+def test_blocks_cover_all_places_once_and_cut_no_unit_that_fits(lengths: list[int], size: int, first: int) -> None:
+    starts = first + np.cumsum([0, *lengths[:-1]])
+    stop = first + sum(lengths)
+    blocks = list(cut(starts, stop, size))
+    assert [place for low, high in blocks for place in range(low, high)] == list(range(first, stop))
+    assert all(high - low <= size for low, high in blocks)
+    for start, length in zip(starts.tolist(), lengths, strict=True):
+        assert length > size or not any(start < low < start + length for low, _ in blocks)
+
+
+@hypothesis.given(st.integers(0, 20), st.integers(1, 20), st.integers(1, 8))
+def test_runs_of_heads_share_keys_evenly(first: int, count: int, heads_per_key: int) -> None:
+    path = SparsePath.of(Batch.of([random_row(1)]), settings_of())
+    runs = head_runs(first, count, heads_per_key, path.summarised)
+    assert len(runs) <= 3
+    heads = [head for run in runs for head in range(run.query.start, run.query.stop)]
+    assert heads == list(range(first, first + count))
+    for run in runs:
+        keys = run.key.stop - run.key.start
+        per_key, left = divmod(run.query.stop - run.query.start, keys)
+        assert left == 0
+        for at, head in enumerate(range(run.query.start, run.query.stop)):
+            assert head // heads_per_key == run.key.start + at // per_key
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most elements that a new tensor had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(each, Tensor) and each.numel():
+                self.elements = max(self.elements, each.untyped_storage().nbytes() // each.element_size())
+        return result
+
+
+def appetite(num_documents: int) -> tuple[int, int, int]:
+    """Tokens of a row of like documents, elements of its largest tensor, peak bytes of making its layout."""
+    row = np.concatenate([piece(seed, [8] * 12) for seed in range(num_documents)])
+    settings = settings_of(dim=16)
+    batch = Batch.of([row])
+    attention = FourPhaseAttention(settings, summary_goes_on=True)
+    tracemalloc.start()
+    layout = Layout.of(batch, settings)
+    layout_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    tensors = [layout.path.summarised, *layout.path.updated.values()] if isinstance(layout.path, SparsePath) else []
+    with Largest() as largest:
+        streams = (torch.randn(1, n, 16, requires_grad=True) for n in (len(row), batch.bar_document.shape[1]))
+        hidden, _ = attention(*streams, layout)
+        hidden.sum().backward()
+    return len(row), max(largest.elements, *(tiling.hidden.numel() for tiling in tensors)), layout_bytes
+
+
+def test_no_tensor_has_all_tokens_by_all_tokens_and_memory_grows_with_the_length() -> None:
+    (short, elements, layout), (long, more_elements, more_layout) = appetite(6), appetite(24)
+    assert long == 4 * short > 8_000
+    assert more_elements < 4.3 * elements
+    assert more_layout < 4.3 * layout
+    assert more_elements < long * long / 20
+
+
+def test_a_document_of_many_tiles_has_no_tensor_of_all_by_all() -> None:
+    batch = Batch.of([piece(1, [30] * 60, num_instruments=1)])
+    num_tokens = batch.ids.shape[1]
+    assert num_tokens > 40 * TILE
+    with Largest() as largest:
+        settings = settings_of(dim=16)
+        outcome(SparsePath.of(batch, settings), inputs_of(batch, settings, torch.float32))
+    assert largest.elements < num_tokens**2 / 20
+
+
+def test_recomputed_layers_have_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    settings = settings_of(dim=64)
+    batch, layer = Batch.of([random_row(1)]), MeloFormer(settings).layers[0]
+    layout = Layout.of(batch, settings)
+    regular = torch.randn(*batch.ids.shape, 64, requires_grad=True)
+    summary = torch.randn(*batch.bar_document.shape, 64, requires_grad=True)
+    kept = torch.autograd.grad(layer(regular, summary, layout)[0].square().sum(), [regular, summary])
+    again = checkpoint(layer, regular, summary, layout, use_reentrant=False)
+    recomputed = torch.autograd.grad(again[0].square().sum(), [regular, summary])  # pyright: ignore[reportOptionalSubscript]
+    assert all(torch.equal(one, other) for one, other in zip(kept, recomputed, strict=True))
+
+
+def test_a_layout_can_be_made_in_another_process() -> None:
+    batch, settings = Batch.of([random_row(1), random_row(2)]), settings_of()
+    model = MeloFormer(settings)
+    sent = pickle.loads(pickle.dumps(Layout.of(batch, settings)))
+    assert torch.equal(model(batch, sent), model(batch))
+
+
+def test_a_model_has_the_same_logits_on_both_paths() -> None:
+    torch.manual_seed(0)
+    batch = Batch.of([random_row(1), random_row(2)])
+    model = MeloFormer(settings_of(num_layers=3)).eval()
+    sparse, dense = (model(batch, Layout.of(batch, settings_of(attention=path))) for path in ("sparse", "dense"))
+    torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-5)
+
+
+def test_the_detour_through_fp32_changes_precision_and_no_dtype() -> None:
+    torch.manual_seed(0)
+    batch = Batch.of([random_row(1)])
+    for path in ("sparse", "dense"):
+        model = MeloFormer(settings_of(num_layers=2, dim=128, attention=path, attention_dtype="fp32")).eval()
+        full = model(batch)
+        half = model.bfloat16()(batch)
+        half.float().square().mean().backward()
+        assert half.dtype == torch.bfloat16
+        torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05)
+
+
+def test_auto_is_dense_where_rows_are_short_or_the_rules_have_no_sparse_form() -> None:
+    short, long = (Batch.of([padded(random_row(1, 1), 0)], length=n) for n in (DENSE_UP_TO, DENSE_UP_TO + 1))
+    auto = settings_of(attention="auto")
+    assert isinstance(Layout.of(short, auto).path, DensePath)
+    assert isinstance(Layout.of(long, auto).path, SparsePath)
+    for changes in ({"heads": {"union": 4}}, {"type_rule": True}):
+        assert isinstance(Layout.of(long, settings_of(attention="auto", **changes)).path, DensePath)
+
+
+def test_what_cannot_be_done_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no sparse form"):
+        Layout.of(Batch.of([random_row(1)]), settings_of(heads={"union": 4}))
+    with pytest.raises(ValueError, match="no sparse form"):
+        SparsePath.of(Batch.of([random_row(1)]), settings_of(type_rule=True))
+    too_long = Batch.of([random_row(1)], length=LONGEST + 1)
+    for changes in ({"attention": "dense"}, {"attention": "auto", "type_rule": True}):
+        with pytest.raises(SettingsError, match=f"rows of {LONGEST + 1} tokens are too long"):
+            Layout.of(too_long, settings_of(**changes))
