@@ -157,6 +157,9 @@ class ModelSettings(Section):
     attention: Literal["auto", "dense", "sparse"] = "auto"
     """How attention is computed, not what. ``dense`` is the reference, with masks of all tokens by all tokens;
     ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``auto`` takes the faster one."""
+    checkpointing: Literal["none", "ffn", "attention", "full"] = "none"
+    """What is computed again in the backward pass to save memory: nothing, the feed-forward networks, these and
+    attention each on its own, or whole layers. Loss and gradients are the same; each step takes longer and needs less memory."""
     attention_dtype: Literal["auto", "fp32"] = "auto"
     """Of queries, keys and values: that of the model, or fp32 by a detour, to measure what the detour costs."""
 
