@@ -133,7 +133,7 @@ def kill(originals: list[Path], folder: Path, times: int, rng: random.Random) ->
             if files_in(folder / "killed") != files_in(folder / "undisturbed"):
                 break
             continue
-        state = folder / ".killed.part/.progress.json"
+        state = folder / ".killed.meloformer.part/.progress.json"
         progress.append(json.loads(state.read_text())["done"] if state.exists() else 0)
     equal = files_in(folder / "killed") == files_in(folder / "undisturbed")
     print(f"{kills} kills; files done after each: {progress}")

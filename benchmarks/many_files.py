@@ -1,6 +1,6 @@
 """Memory and time of ``pack`` over ever more files: the same music listed many times under other names.
 
-    python -m benchmarks.many_files MIDI_FOLDER --files 12500 25000 50000 100000 --write
+    python -m benchmarks.many_files MIDI_FOLDER --files 12500 25000 50000 100000
 
 Every run is a process of its own. Memory is the largest resident memory of the command, and of any of its workers.
 """

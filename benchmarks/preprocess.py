@@ -182,7 +182,8 @@ def report(folder: Path, *, num_files: int, repeats: int) -> str:
     return (
         f"{machine(*packages)}; {datetime.now(UTC):%Y-%m-%d}; `{command}`.{missing}\n\n"
         f"**Files to ids**, the same {len(sample.sources)} files with {notes:,} notes:\n\n{compared}\n\n"
-        f"**Shards**, the {len(kept)} documents that `pack` keeps, with {num_tokens:,} tokens:\n\n{stored}\n\n"
+        f"**Shards**, the {len(kept)} documents that break no rule of the filter, with {num_tokens:,} tokens:"
+        f"\n\n{stored}\n\n"
         f"The same of all {len(everything)} documents, the free performances among them:\n\n{unjudged}\n\n"
         f"**Counting**, all documents:\n\n{counted}"
     )

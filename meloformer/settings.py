@@ -85,7 +85,7 @@ class PackSettings(Section):
     scheduler: str | None = None
     """Address of a Dask scheduler, such as ``tcp://host:8786``, whose workers read instead; they must see the files
     under the same paths."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60
     """A file that takes longer is rejected as ``timeout``. MIDI takes milliseconds, a long score some 10 s."""
     worker_memory_mb: Annotated[int, Field(ge=200)] = 600
     """A file for which a process needs more is rejected as ``too-large``. Most need 70 MB, the largest MIDI files that
@@ -159,7 +159,8 @@ class ModelSettings(Section):
     ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``auto`` takes the faster one."""
     checkpointing: Literal["none", "ffn", "attention", "full"] = "none"
     """What is computed again in the backward pass to save memory: nothing, the feed-forward networks, these and
-    attention each on its own, or whole layers. Loss and gradients are the same; each step takes longer and needs less memory."""
+    attention each on its own, or whole layers. Loss and gradients are the same; each step takes longer and needs less
+    memory."""
     attention_dtype: Literal["auto", "fp32"] = "auto"
     """Of queries, keys and values: that of the model, or fp32 by a detour, to measure what the detour costs."""
 

@@ -156,6 +156,6 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _fail(message: str, code: int) -> None:
-    one_line = " ".join(message.split())
+    one_line = " ".join(message.splitlines())
     _err.print(f"[bold red]error:[/] {escape(one_line)}" if code != INTERRUPTED else escape(one_line))
     raise typer.Exit(code)

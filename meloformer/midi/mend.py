@@ -160,11 +160,11 @@ def _track(data: bytes, start: int, clock: _Clock, running_status: int) -> _Trac
     next_track = -1 if length_fits else data.find(b"MTrk", start + 4)
     stop = said_end if length_fits else next_track if next_track >= 0 else len(data)
     body = data[start + 8 : stop]
-    writer, end, doubtful_at, sure_writer = _TrackWriter(clock), 0, None, None
+    writer, end, doubtful_at, sure_writer, sure_status = _TrackWriter(clock), 0, None, None, running_status
     has_end = False
     for event in walk(body, running_status=running_status):
         if not event.is_sure and sure_writer is None:
-            doubtful_at, sure_writer = start + 8 + end, copy.deepcopy(writer)
+            doubtful_at, sure_writer, sure_status = start + 8 + end, copy.deepcopy(writer), running_status
         writer.add(event.tick, event.message)
         if event.message[0] < 0xF0:
             running_status = event.message[0]
@@ -172,7 +172,7 @@ def _track(data: bytes, start: int, clock: _Clock, running_status: int) -> _Trac
     is_whole = has_end or (length_fits and end == len(body))
     fault = None
     if sure_writer is not None and not has_end:
-        writer, is_whole = sure_writer, False
+        writer, running_status, is_whole = sure_writer, sure_status, False
         fault = f"breaks off at byte {doubtful_at}, where no event can be"
     elif sure_writer is not None:
         fault = f"has bytes that no event can have, the first in the event at byte {doubtful_at}"

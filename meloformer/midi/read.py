@@ -91,6 +91,8 @@ def _symusic_score(data: bytes) -> Any:
 
     try:
         return SymusicScore.from_midi(data)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 (symusic raises bare RuntimeError, ValueError and others)
         return None
 

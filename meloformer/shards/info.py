@@ -12,6 +12,7 @@ import numpy as np
 from meloformer.midi.programs import program_name
 from meloformer.midi.score import DRUMS
 from meloformer.settings import Settings
+from meloformer.shards.format import ID_BYTES
 from meloformer.shards.inputs import open_pieces
 from meloformer.shards.manifest import ShardManifest
 from meloformer.shards.process import Piece
@@ -20,7 +21,6 @@ from meloformer.shards.store import open_shards
 from meloformer.tokens.grid import METERS, TEMPO_BPM
 from meloformer.tokens.vocabulary import CANONICAL_TYPE, FIRST_ID, NUM_CANONICAL, TokenType, Vocabulary
 
-BYTES_PER_ID = 2
 QUANTILES = (("shortest", 0.0), ("median", 0.5), ("95 %", 0.95), ("longest", 1.0))
 
 
@@ -83,7 +83,7 @@ class ShardsInfo:
     @property
     def ratio(self) -> float:
         """How much smaller the shards are than their ids of two bytes each; 0 where there are none."""
-        return self.manifest.num_tokens * BYTES_PER_ID / self.num_bytes if self.num_bytes else 0.0
+        return self.manifest.num_tokens * ID_BYTES / self.num_bytes if self.num_bytes else 0.0
 
     @property
     def tokens_per_note(self) -> float:

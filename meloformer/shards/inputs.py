@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from meloformer.shards.manifest import (
 )
 from meloformer.shards.parallel import process_sources
 from meloformer.shards.process import Piece, Reject, Result, Work
+from meloformer.shards.records import read_records
 from meloformer.shards.store import ShardFolder, open_shards
 from meloformer.tokens.vocabulary import Vocabulary
 
@@ -93,7 +93,7 @@ def music_pieces(sources: Sequence[Source], work: Work) -> Pieces:
     return Pieces(
         read=lambda start: process_sources(islice(sources, start, None), work),
         total=len(sources),
-        key=_key_of(sources),
+        key=f"{_key_of(sources)} {work.settings.filter.max_file_bytes}",
         vocabulary=work.vocabulary,
         sections=sections_of(work.settings, "tokens"),
         sources=sources,
@@ -104,7 +104,8 @@ def _key_of(sources: Iterable[Source]) -> str:
     """A hash of the names and places of files."""
     digest = hashlib.sha256()
     for source in sources:
-        digest.update(f"{source.name}\0{source.place}\0".encode("utf-8", "surrogateescape"))
+        place = os.path.abspath(source.place)  # noqa: PTH100 (a million of them)
+        digest.update(f"{source.name}\0{place}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -116,7 +117,7 @@ def _filtered_pieces(folder: Path, settings: Settings, vocabulary: Vocabulary) -
     expected_sha256: list[bytes] = []
     number = 0
     try:
-        for record in _records(path):
+        for record in read_records(path):
             number += 1
             if record["keep"]:
                 sources.append(Source(record["name"], record["path"]))
@@ -135,13 +136,6 @@ def _filtered_pieces(folder: Path, settings: Settings, vocabulary: Vocabulary) -
     content = hashlib.sha256(b"".join(expected_sha256)).hexdigest()
     sections = {"filter": manifest.settings["filter"], **pieces.sections}
     return replace(pieces, read=read, key=pieces.key + content, sections=sections, folder=folder)
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file of JSON lines, one by one."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
 
 
 def _unchanged(results: Iterable[Result], expected_sha256: Iterable[bytes]) -> Iterator[Result]:
@@ -179,7 +173,7 @@ def _documents(tokens: ShardFolder, vocabulary: Vocabulary, start: int) -> Gener
     stored: dict[str, Iterator[tuple[tuple[str, int], np.ndarray]]] = {}
     number = 0
     try:
-        for record in _records(path):
+        for record in read_records(path):
             number += 1
             split = record["split"]
             if split not in stored:

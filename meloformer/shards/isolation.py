@@ -21,7 +21,7 @@ from typing import IO
 
 from meloformer.errors import MeloFormerError
 from meloformer.midi.sources import Source
-from meloformer.shards.process import Reject, Result, Work, process_source
+from meloformer.shards.process import NO_MEMORY, Reject, Result, Work, process_source
 
 _CHILD = "from meloformer.shards.isolation import serve; serve()"
 _READY = b"ready\n"
@@ -30,6 +30,10 @@ _TRIES = 2
 """A child may die of something else than its file; one that kills two was not unlucky."""
 RETIRES_ABOVE_MB = 220
 """A child that holds more after a file gives it back by ending; the next one starts afresh."""
+_RETIRED = 75
+"""Exit code of a child that ends between two files (sysexits.h: EX_TEMPFAIL, try again)."""
+_TAIL_BYTES = 4096
+"""Of what a child wrote to stderr."""
 
 
 class IsolatedReader:
@@ -102,7 +106,7 @@ class IsolatedReader:
         """Append results as they come; the exit code of a child that died of a file, or ``None``."""
         if self._closed:
             raise EOFError
-        is_fresh = self._child is None
+        is_fresh, before = self._child is None, len(results)
         child = self._child or self._start()
         assert child.stdin is not None
         assert child.stdout is not None
@@ -119,13 +123,15 @@ class IsolatedReader:
             try:
                 results.append(pickle.load(child.stdout))
             except (EOFError, pickle.UnpicklingError):
-                return self._end()
+                code = self._end()
+                has_moved_on = not is_fresh or len(results) > before
+                return None if code == _RETIRED and has_moved_on else code
         return None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._stderr = stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
         environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
         try:
+            self._stderr = stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
             child = subprocess.Popen(
                 [sys.executable, "-P", "-c", _CHILD],
                 stdin=subprocess.PIPE,
@@ -135,7 +141,9 @@ class IsolatedReader:
                 start_new_session=True,  # what the terminal sends on Ctrl-C is for the parent to decide
             )
         except OSError as error:
-            stderr.close()
+            if self._stderr is not None:
+                self._stderr.close()
+                self._stderr = None
             raise MeloFormerError(f"a process that reads files does not start ({error})") from None
         self._child = child
         if self._closed:  # meanwhile, by another thread
@@ -164,7 +172,8 @@ class IsolatedReader:
                 pipe.close()
         code = child.wait()
         if self._stderr is not None:
-            self._stderr.seek(0)
+            size = self._stderr.seek(0, os.SEEK_END)
+            self._stderr.seek(max(size - _TAIL_BYTES, 0))
             lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
             self._last_words = lines[-1][:200] if lines else ""
             self._stderr.close()
@@ -175,11 +184,16 @@ class IsolatedReader:
 
 
 def _reject(source: Source, code: int, work: Work, last_words: str) -> Reject:
-    if code == -signal.SIGALRM:
+    if code == -_number_of("SIGALRM"):
         return Reject(source.name, "timeout", f"it takes longer than {work.settings.pack.timeout_seconds:g} seconds")
-    if code == -signal.SIGKILL:
+    if code == -_number_of("SIGKILL"):
         return Reject(source.name, "too-large", "the system killed its process, as it does when memory runs out")
     return Reject(source.name, "crashed", f"its process ended with {_ending(code)} {last_words}".rstrip())
+
+
+def _number_of(name: str) -> int:
+    """Of a signal that Windows does not have."""
+    return int(getattr(signal, name, 2**31))
 
 
 def _ending(code: int) -> str:
@@ -200,6 +214,7 @@ def serve() -> None:
     _limit_memory(work.settings.pack.worker_memory_mb)
     results.write(_READY)
     results.flush()
+    num_read = 0
     while True:
         try:
             sources: list[Source] = pickle.load(tasks)
@@ -209,15 +224,24 @@ def serve() -> None:
             results.write(b"+")
             results.flush()
             for source in sources:
-                signal.setitimer(signal.ITIMER_REAL, work.settings.pack.timeout_seconds)  # SIGALRM ends the process
+                _end_after(work.settings.pack.timeout_seconds)
                 result = process_source(source, work)
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                _end_after(0)
+                if isinstance(result, Reject) and result.message == NO_MEMORY and num_read:
+                    os._exit(_RETIRED)  # others have taken some of it: a fresh child decides
                 pickle.dump(result, results)
                 results.flush()
+                num_read += 1
+                if _resident_mb() > RETIRES_ABOVE_MB:
+                    os._exit(_RETIRED)
         except BrokenPipeError:  # the parent is gone
             os._exit(1)
-        if _resident_mb() > RETIRES_ABOVE_MB:
-            return
+
+
+def _end_after(seconds: float) -> None:
+    """Let SIGALRM end this process, which no native code can prevent; 0 for never. Windows has no such thing."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _limit_memory(megabytes: int) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from meloformer.errors import InputError, MeloFormerError
 from meloformer.settings import Settings
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHARDS = "meloformer-shards"
 FILTERED = "meloformer-filter"
 MANIFEST_FILE = "manifest.json"
@@ -131,9 +131,9 @@ def read_manifest(
 
 
 def sections_of(settings: Settings, *names: str) -> Sections:
-    """Sections of the settings as a manifest records them: without what says how to read, not what to write."""
+    """Sections of the settings as a manifest records them: without who reads, which changes nothing."""
     dumped: Sections = settings.model_dump(mode="json", include=set(names))
     if "pack" in dumped:
-        for field in ("workers", "scheduler", "timeout_seconds", "worker_memory_mb"):
+        for field in ("workers", "scheduler"):
             del dumped["pack"][field]
     return dumped

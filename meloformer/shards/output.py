@@ -1,8 +1,9 @@
 """Folders that a stage writes: they grow out of sight, go on after an interruption, and replace nothing else.
 
-The folder ``shards`` grows as ``.shards.part`` beside it. From time to time the stage commits: how many inputs are
-done, and how long every file is at that point. Whatever ends the process, the next run of the same command cuts the
-files back to those lengths and goes on behind them, so the bytes at the end are those of a run that nothing disturbed.
+The folder ``shards`` grows as ``.shards.meloformer.part`` beside it. From time to time the stage commits: how many
+inputs are done, and how long every file is at that point. Whatever ends the process, the next run of the same command
+cuts the files back to those lengths and goes on behind them, so the bytes at the end are those of a run that nothing
+disturbed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from meloformer.errors import InputError, OutputError, ShardError
+from meloformer.errors import InputError, MeloFormerError, OutputError, ShardError
 from meloformer.files import cannot_write, replace_folder, write_text
 from meloformer.shards.manifest import format_of
 
@@ -53,6 +54,11 @@ class GrowingFolder:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         return done if is_whole else 0
 
+    def begin_anew(self) -> None:
+        """Forget what an earlier run has done."""
+        (self.path / STATE_FILE).unlink(missing_ok=True)
+        self.done = self._go_on()
+
     def commit(self, done: int, sizes: Mapping[str, int]) -> None:
         """Make sure that a later run can go on from here.
 
@@ -83,13 +89,14 @@ def growing_folder(path: Path, kind: str, owns: Collection[str], key: str) -> It
     try:
         _refuse_foreign(path, kind, (*owns, STATE_FILE))
         place = path.resolve()  # "." has no name, and a link is not what is to be replaced
-        part, earlier = place.with_name(f".{place.name}.part"), place.with_name(f".{place.name}.old")
+        # names that nobody else has: what lies there is emptied
+        part, earlier = (place.with_name(f".{place.name}.meloformer.{kind}") for kind in ("part", "old"))
+        _finish_exchange(place, part, earlier, key)
         part.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:  # a null byte: ValueError; a loop of links: RuntimeError
         raise cannot_write(path, error) from None
     with _locked(part, path):
         try:
-            _finish_exchange(place, part, earlier)
             folder = GrowingFolder(part, key)
             yield folder
             replace_folder(place, by=part, earlier=earlier)
@@ -98,22 +105,30 @@ def growing_folder(path: Path, kind: str, owns: Collection[str], key: str) -> It
             raise _going_on(cannot_write(path, error), part) from None
         except OutputError as error:
             raise _going_on(error, part) from None
-        except (InputError, ShardError):
-            shutil.rmtree(part, ignore_errors=True)
+        except MeloFormerError as error:
+            if isinstance(error, InputError | ShardError) or not (part / STATE_FILE).exists():
+                shutil.rmtree(part, ignore_errors=True)
             raise
 
 
-def _finish_exchange(place: Path, part: Path, earlier: Path) -> None:
+def _finish_exchange(place: Path, part: Path, earlier: Path, key: str) -> None:
     """Clear up after a run that was killed while its folder took its place."""
-    if (place / STATE_FILE).exists() and not (part / STATE_FILE).exists():  # all but the last step was done
-        for entry in part.iterdir():
-            entry.unlink()
-        for entry in place.iterdir():
-            entry.rename(part / entry.name)
-        place.rmdir()
+    if (place / STATE_FILE).exists():  # all but the last step was done
+        if not part.exists() and _key_in(place) == key:
+            place.rename(part)
+        else:
+            (place / STATE_FILE).unlink()
     if earlier.exists() and not place.exists():
         earlier.rename(place)
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _key_in(folder: Path) -> str | None:
+    """Of the run that wrote a folder."""
+    try:
+        return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _going_on(error: OutputError, part: Path) -> OutputError:
@@ -132,7 +147,10 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
+from queue import SimpleQueue
 from typing import Protocol
 
 from meloformer.midi.score_formats import SCORE_SUFFIXES
@@ -70,20 +70,23 @@ def _tasks(sources: Iterator[Source]) -> Iterator[list[Source]]:
 @contextmanager
 def _local_readers(work: Work, workers: int) -> Iterator[tuple[Submit, int]]:
     """A thread for every worker process, which waits for it."""
-    of_thread = threading.local()
-    started: list[IsolatedReader] = []
+    readers = [IsolatedReader(work) for _ in range(workers)]
+    idle: SimpleQueue[IsolatedReader] = SimpleQueue()
+    for reader in readers:
+        idle.put(reader)
 
     def process(sources: list[Source]) -> list[Result]:
-        if not hasattr(of_thread, "reader"):
-            of_thread.reader = IsolatedReader(work)
-            started.append(of_thread.reader)
-        return of_thread.reader.process(sources)
+        reader = idle.get()
+        try:
+            return reader.process(sources)
+        finally:
+            idle.put(reader)
 
     threads = ThreadPoolExecutor(workers, thread_name_prefix="meloformer-reader")
     try:
         yield lambda sources: threads.submit(process, sources), workers
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-        for reader in started:
+        for reader in readers:
             reader.close()
         threads.shutdown()

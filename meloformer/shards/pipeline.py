@@ -134,16 +134,36 @@ def _run(job: _Job, out: Path, progress: Progress | None) -> Report:
     if pieces.folder is not None and out.resolve() == pieces.folder.resolve():
         raise OutputError(f"{out} is the input, so it is not replaced", "choose another --out")
     with growing_folder(out, job.kind, FILES_OF[job.kind], job.key()) as folder:
-        report = Report(resumed=folder.done)
-        kept = job.output.restore(folder.path, report)
         try:
-            with closing(pieces.read(folder.done)) as read:
-                results = read if job.judge is None else _judged(read, pieces, folder.done, job.judge, kept)
-                _write_all(results, job, folder, report, progress)
-            job.output.finish(report)
-        finally:
-            job.output.close()
+            report, kept = _restored(job, folder)
+            try:
+                with closing(pieces.read(folder.done)) as read:
+                    results = read if job.judge is None else _judged(read, pieces, folder.done, job.judge, kept)
+                    _write_all(results, job, folder, report, progress)
+                job.output.finish(report)
+            finally:
+                job.output.close()
+        except KeyboardInterrupt:
+            done = f"{folder.done:,} of {pieces.total:,} files are done and kept"
+            raise KeyboardInterrupt(f"interrupted; {done}; to go on:") from None
     return report
+
+
+def _restored(job: _Job, folder: GrowingFolder) -> tuple[Report, dict[bytes, str]]:
+    """What an earlier run has done, and the short content keys and names of what it kept where pieces are judged."""
+    kept: dict[bytes, str] = {}
+    report = Report(resumed=folder.done)
+    try:
+        job.output.restore(folder.path, report, None if job.judge is None else kept)
+        if report.inputs == folder.done:
+            return report, kept
+        job.output.close()
+    except (ValueError, KeyError, TypeError):  # its records are damaged
+        pass
+    folder.begin_anew()
+    report = Report()
+    job.output.restore(folder.path, report, None)
+    return report, {}
 
 
 def _write_all(
@@ -165,9 +185,7 @@ def _write_all(
     except KeyboardInterrupt:
         if is_between:
             folder.commit(report.inputs, job.output.sync())
-        raise KeyboardInterrupt(
-            f"interrupted; {folder.done:,} of {total:,} files are done and kept; to go on:"
-        ) from None
+        raise
     folder.commit(report.inputs, job.output.sync())
 
 

@@ -15,6 +15,8 @@ from meloformer.tokens.encode import encode_quantised
 from meloformer.tokens.quantise import quantise
 from meloformer.tokens.vocabulary import Vocabulary
 
+NO_MEMORY = "it needs more memory than there is"
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -56,7 +58,7 @@ Result = Piece | Reject
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done with every file; it travels to the worker processes once."""
+    """What is to be done with every file."""
 
     settings: Settings
     vocabulary: Vocabulary
@@ -80,7 +82,7 @@ def process_source(source: Source, work: Work) -> Result:
     except VocabularyError as error:
         reason, message = "not-in-vocabulary", error.message
     except MemoryError:
-        reason, message = "too-large", "it needs more memory than there is"
+        reason, message = "too-large", NO_MEMORY
     except Exception as error:  # noqa: BLE001 (one strange file must never end a run over a million)
         reason, message = "crashed", f"{type(error).__name__}: {error}"[:200]
     return Reject(source.name, reason, message, sha256)

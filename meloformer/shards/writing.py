@@ -5,7 +5,6 @@ Both can go on with what an interrupted run left, which they read back from thei
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -29,6 +28,7 @@ from meloformer.shards.manifest import (
     SplitCounts,
 )
 from meloformer.shards.process import Piece, Reject, Result
+from meloformer.shards.records import read_records, write_record
 from meloformer.shards.report import Report
 from meloformer.tokens.vocabulary import Vocabulary
 
@@ -36,8 +36,16 @@ from meloformer.tokens.vocabulary import Vocabulary
 class Output(Protocol):
     """What a stage writes into a folder."""
 
-    def restore(self, folder: Path, report: Report) -> dict[bytes, str]:
-        """Open the files and count what they hold already; short content key -> name of the pieces that were kept."""
+    def restore(self, folder: Path, report: Report, kept: dict[bytes, str] | None) -> None:
+        """Open the files and count what they hold already.
+
+        Args:
+            folder: Where they are.
+            report: Counts.
+            kept: Gets short content key -> name of the pieces that they hold.
+        Raises:
+            OSError, ValueError, KeyError, TypeError: They are damaged.
+        """
         ...
 
     def add(self, result: Result, path: Path | None) -> None:
@@ -67,18 +75,17 @@ class FilteredList:
     def __init__(self, sections: Sections) -> None:
         self._sections = sections
 
-    def restore(self, folder: Path, report: Report) -> dict[bytes, str]:
+    def restore(self, folder: Path, report: Report, kept: dict[bytes, str] | None) -> None:
         """See :class:`Output`."""
         self._folder = folder
-        kept: dict[bytes, str] = {}
-        for record in _records(folder / LIST_FILE):
+        for record in _earlier_records(folder / LIST_FILE):
             if record["keep"]:
                 report.count_piece(record["tokens"], record["statistics"]["notes"], record["recovered"])
-                kept.setdefault(short_key(record["content_key"]), record["name"])
+                if kept is not None:
+                    kept.setdefault(short_key(record["content_key"]), record["name"])
             else:
                 report.count_reject(record["reason"])
         self._lines = (folder / LIST_FILE).open("a", encoding="utf-8")
-        return kept
 
     def add(self, result: Result, path: Path | None) -> None:
         """See :class:`Output`."""
@@ -89,7 +96,7 @@ class FilteredList:
         else:
             record |= {"tokens": len(result.ids), "recovered": result.recovered}
         facts = None if result.statistics is None else asdict(result.statistics)
-        _write_line(
+        write_record(
             self._lines, record | {"sha256": result.sha256, "content_key": result.content_key, "statistics": facts}
         )
 
@@ -130,14 +137,14 @@ class ShardSet:
         self._done: dict[Split, list[ShardCounts]] = {}
         self._open: dict[Split, ShardWriter] = {}
 
-    def restore(self, folder: Path, report: Report) -> dict[bytes, str]:
+    def restore(self, folder: Path, report: Report, kept: dict[bytes, str] | None) -> None:
         """See :class:`Output`."""
-        self._folder = folder
-        kept: dict[bytes, str] = {}
+        self._folder, self._done = folder, {}
         frames: dict[Split, tuple[str, list[tuple[int, int]]]] = {}
-        for record in _records(folder / DOCUMENTS_FILE):
+        for record in _earlier_records(folder / DOCUMENTS_FILE):
             report.count_piece(record["tokens"], record["statistics"]["notes"], record["recovered"])
-            kept.setdefault(short_key(record["content_key"]), record["name"])
+            if kept is not None:
+                kept.setdefault(short_key(record["content_key"]), record["name"])
             split: Split = record["split"]
             if split not in frames or frames[split][0] != record["shard"]:  # the one before is full
                 self._count_full(split, *frames.get(split, ("", [])))
@@ -145,11 +152,10 @@ class ShardSet:
             frames[split][1].append((record["bytes"], record["tokens"] * ID_BYTES))
         for split, (file, sizes) in frames.items():
             self._open[split] = ShardWriter(folder / file, level=self._settings.level, frames=sizes)
-        for record in _records(folder / REJECTS_FILE):
+        for record in _earlier_records(folder / REJECTS_FILE):
             report.count_reject(record["reason"])
         self._documents = (folder / DOCUMENTS_FILE).open("a", encoding="utf-8")
         self._rejects = (folder / REJECTS_FILE).open("a", encoding="utf-8")
-        return kept
 
     def _count_full(self, split: Split, file: str, sizes: list[tuple[int, int]]) -> None:
         done = self._done.setdefault(split, [])
@@ -166,12 +172,12 @@ class ShardSet:
     def add(self, result: Result, path: Path | None) -> None:  # noqa: ARG002 (names alone are the same on every machine)
         """See :class:`Output`."""
         if isinstance(result, Reject):
-            _write_line(self._rejects, {"name": result.name, "reason": result.reason, "message": result.message})
+            write_record(self._rejects, {"name": result.name, "reason": result.reason, "message": result.message})
             return
         split = self._split_of(result.content_key)
         writer = self._writer_for(split, len(result.ids))
         num_bytes = writer.add(result.ids)
-        _write_line(self._documents, _document_record(result, split, self._file(split), len(writer) - 1, num_bytes))
+        write_record(self._documents, _document_record(result, split, self._file(split), len(writer) - 1, num_bytes))
 
     def _file(self, split: Split) -> str:
         """The shard of a split that is open, or comes next."""
@@ -253,21 +259,9 @@ def short_key(content_key: str) -> bytes:
     return bytes.fromhex(content_key[:16])
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file of JSON lines that may not be there yet."""
-    if path.exists():
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)
-
-
-def _write_line(file: TextIO, record: dict[str, Any]) -> None:
-    line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # the name of a file need not be text
-        line = json.dumps(record, separators=(",", ":"))
-    file.write(line + "\n")
+def _earlier_records(path: Path) -> Iterator[dict[str, Any]]:
+    """What an interrupted run wrote; nothing where there was none."""
+    return read_records(path) if path.exists() else iter(())
 
 
 def _synced(file: TextIO) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -26,6 +27,10 @@ if sys.argv == ["-c"]:
     from meloformer.shards import process
 
     parse, died = process.parse_source, os.environ["DIED"]
+    if "NEVER_RETIRE" in os.environ:
+        from meloformer.shards import isolation
+
+        isolation.RETIRES_ABOVE_MB = 10_000
 
     def parse_with_trouble(source, data, **named):
         trouble = source.name.partition(".")[0]
@@ -46,6 +51,11 @@ if sys.argv == ["-c"]:
             time.sleep(1000)
         elif trouble == "bloat":
             bytearray(8 * 2**30)
+        elif trouble == "takes":
+            process.held = bytearray(150 * 2**20)
+            raise process.RejectError("no-notes", "it took memory")
+        elif trouble == "needs":
+            bytearray(150 * 2**20)
         elif trouble == "print":
             os.write(1, b"from a library")
         elif trouble == "hold":
@@ -108,6 +118,17 @@ def test_every_culprit_of_a_task_is_found(music: Path) -> None:
 @pytest.mark.usefixtures("trouble")
 def test_a_process_that_dies_of_something_else_costs_nothing(music: Path) -> None:
     assert all(isinstance(result, Piece) for result in read(["good", "unlucky", "fine"], music))
+
+
+@pytest.mark.usefixtures("trouble")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")
+def test_whether_a_file_is_too_large_does_not_depend_on_those_before_it(
+    music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEVER_RETIRE", "1")
+    results = read(["takes", "needs", "takes"], music, "pack.worker_memory_mb=300")
+    assert [isinstance(result, Piece) for result in results] == [False, True, False]
+    assert [result.reason for result in results if isinstance(result, Reject)] == ["no-notes", "no-notes"]
 
 
 @pytest.mark.usefixtures("trouble")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meloformer.errors import OutputError, ShardError
+from meloformer.errors import MeloFormerError, OutputError, ShardError
 from meloformer.files import write_text
 from meloformer.shards.output import STATE_FILE, growing_folder
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_gone_on_with_is_begun_anew(tmp_path: Path, damage: str) 
             commit=damage != "no commit",
             key="other" if damage == "another key" else "key",
         )
-    part = tmp_path / ".out.part"
+    part = tmp_path / ".out.meloformer.part"
     if damage == "shorter":
         (part / "data-0").write_text("o")
     elif damage == "not json":
@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         interrupt(tmp_path / "new", full, commit=False)
     assert str(caught.value) == f"cannot write {tmp_path / 'new'}: No space left on device"
-    assert names_in(tmp_path) == [".out.part"]
+    assert names_in(tmp_path) == [".out.meloformer.part"]
 
 
 def test_an_input_that_is_to_blame_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
@@ -160,6 +160,30 @@ def test_a_run_that_was_killed_while_its_folder_took_its_place_is_finished(
     assert names_in(tmp_path) == ["out"]
     assert names_in(tmp_path / "out") == ["data-0", "manifest.json"]
     assert (tmp_path / "out/data-0").read_text() == "new"
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_what_a_killed_run_had_finished_is_not_lost_to_a_run_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    fill(tmp_path / "out", "old")
+    with monkeypatch.context() as patch:
+        die_at_exchange(patch, call)
+        with pytest.raises(Killed):
+            write_new(tmp_path / "out")
+    with pytest.raises(RuntimeError):
+        interrupt(tmp_path / "out", RuntimeError(), commit=False, key="another key")
+    assert (tmp_path / "out/data-0").read_text() == ("new" if call == 3 else "old")
+    assert not (tmp_path / "out" / STATE_FILE).exists()
+
+
+def test_a_cluster_that_goes_away_before_the_first_commit_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MeloFormerError):
+        interrupt(tmp_path / "out", MeloFormerError("gone"), commit=False)
+    assert names_in(tmp_path) == []
+    with pytest.raises(MeloFormerError):
+        interrupt(tmp_path / "out", MeloFormerError("gone"), commit=True)
+    assert names_in(tmp_path) == [".out.meloformer.part"]
 
 
 def test_two_runs_do_not_write_one_folder(tmp_path: Path) -> None:

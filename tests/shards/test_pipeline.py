@@ -299,7 +299,7 @@ def damaged_list(kept: Path, damage: str) -> None:
         ("other", "damaged"),
         ("gone", "No such file"),
         ("short", "its manifest says 10 of 17"),
-        ("version", "has version 9, this program reads 1"),
+        ("version", "has version 9, this program reads 2"),
     ],
 )
 def test_a_damaged_list_is_refused(music: Path, tmp_path: Path, damage: str, message: str) -> None:

@@ -79,6 +79,40 @@ def test_a_run_with_other_settings_or_files_begins_anew(own_music: Path, tmp_pat
     assert_adds_up(report, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "change", ["filter.max_file_bytes=1000000", "pack.timeout_seconds=70", "pack.worker_memory_mb=700"]
+)
+def test_a_limit_that_may_reject_other_files_begins_anew(music: Path, tmp_path: Path, change: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_pieces([music], tmp_path / "out", settings_with(), progress=interrupt_at(5))
+    assert tokenize_pieces([music], tmp_path / "out", settings_with(change)).resumed == 0
+
+
+def test_the_same_words_in_another_folder_name_other_files(
+    music: Path, own_music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(music)
+    with pytest.raises(KeyboardInterrupt):
+        pack_pieces(["good"], tmp_path / "out", SETTINGS, progress=interrupt_at(5))
+    monkeypatch.chdir(own_music)
+    assert pack_pieces(["good"], tmp_path / "out", SETTINGS).resumed == 0
+
+
+@pytest.mark.parametrize("damage", ["not json", "another record", "a line less"])
+def test_a_run_whose_records_were_damaged_begins_anew(music: Path, tmp_path: Path, damage: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pack_pieces([music], tmp_path / "out", SETTINGS, progress=interrupt_at(12))
+    path = tmp_path / ".out.meloformer.part/documents.jsonl"
+    text = path.read_text()
+    first, rest = text.split("\n", 1)
+    others = {"not json": "x" * len(first), "another record": "{" + " " * (len(first) - 2) + "}"}
+    other = others.get(damage, first[:-1] + " " * 0 + "}")
+    path.write_text(f"{other}\n{rest}" if damage != "a line less" else " " * len(first) + rest + " ")
+    report = pack_pieces([music], tmp_path / "out", SETTINGS)
+    assert report.resumed == 0
+    assert_adds_up(report, tmp_path / "out")
+
+
 def test_another_number_of_workers_goes_on(music: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pack_pieces([music], tmp_path / "out", SETTINGS, progress=interrupt_at(5))
