@@ -154,9 +154,10 @@ class ModelSettings(Section):
     """How many bars back the ``ensemble`` and ``union`` heads look."""
     rope: Literal["position", "time", "both"] = "both"
     """What rotary positions count: tokens, grid steps of musical time, or half of the dimensions each."""
-    attention: Literal["auto", "dense", "sparse"] = "auto"
+    attention: Literal["auto", "dense", "sparse", "flex"] = "auto"
     """How attention is computed, not what. ``dense`` is the reference, with masks of all tokens by all tokens;
-    ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``auto`` takes the faster one."""
+    ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``flex`` does the same by compiled
+    kernels for CUDA, with all rules; ``auto`` takes the fastest."""
     checkpointing: Literal["none", "ffn", "attention", "full"] = "none"
     """What is computed again in the backward pass to save memory: nothing, the feed-forward networks, these and
     attention each on its own, or whole layers. Loss and gradients are the same; each step takes longer and needs less

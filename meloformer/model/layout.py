@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from meloformer.errors import SettingsError
 from meloformer.model.batch import Batch
 from meloformer.model.dense import DensePath
+from meloformer.model.flex import FlexPath
 from meloformer.model.rope import Rotation, rotation
 from meloformer.model.sparse import SparsePath
 from meloformer.settings import ModelSettings
@@ -25,7 +27,7 @@ class Layout:
     """Of the T regular tokens."""
     summary: Rotation
     """Of the M summaries; each stands at the last token and at the end of its bar."""
-    path: DensePath | SparsePath
+    path: DensePath | SparsePath | FlexPath
 
     @classmethod
     def of(cls, batch: Batch, settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Layout:
@@ -36,8 +38,8 @@ class Layout:
             settings: Rules, and the path to take.
             dtype: Of the model's weights.
         Raises:
-            SettingsError: The path cannot be taken: a sparse one with rules that have no sparse form, or a dense one
-                with rows that are too long.
+            SettingsError: The path cannot be taken: a sparse one with rules that have no sparse form, a dense one with
+                rows that are too long, or FlexAttention with heads that are too narrow.
         """
         position = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
         return cls(
@@ -47,13 +49,32 @@ class Layout:
         )
 
 
-def _path(batch: Batch, settings: ModelSettings, dtype: torch.dtype) -> DensePath | SparsePath:
-    is_short = batch.ids.shape[1] <= DENSE_UP_TO
-    if settings.attention == "dense" or (settings.attention == "auto" and (is_short or not SparsePath.fits(settings))):
+def _path(batch: Batch, settings: ModelSettings, dtype: torch.dtype) -> DensePath | SparsePath | FlexPath:
+    chosen = _automatic(batch, settings) if settings.attention == "auto" else settings.attention
+    if chosen == "dense":
         return DensePath.of(batch, settings, dtype)
+    if chosen == "flex":
+        if not FlexPath.fits(settings):
+            raise SettingsError(
+                f"model.attention is flex, which has no heads of width {settings.head_dim}", "use model.attention=auto"
+            )
+        return FlexPath.of(batch, settings)
     if not SparsePath.fits(settings):
         raise SettingsError(
             "model.attention is sparse, but union heads and the type rule have no sparse form",
             "use model.attention=auto",
         )
     return SparsePath.of(batch, settings)
+
+
+def _automatic(batch: Batch, settings: ModelSettings) -> Literal["dense", "sparse", "flex"]:
+    """What ``auto`` takes.
+
+    A kernel of FlexAttention takes seconds to compile for every new shape. So short rows have none, and generation,
+    whose rows grow with every token, has none either; it is what runs in inference mode.
+    """
+    if batch.ids.shape[1] <= DENSE_UP_TO:
+        return "dense"
+    if batch.ids.device.type == "cuda" and FlexPath.fits(settings) and not torch.is_inference_mode_enabled():
+        return "flex"
+    return "sparse" if SparsePath.fits(settings) else "dense"

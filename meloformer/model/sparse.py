@@ -74,7 +74,7 @@ class SparsePath:
     ) -> Tensor:
         """Phases RR and RS; arguments and result as in :meth:`DensePath.update`."""
         num_heads, num_kv_heads = query_BTHE.shape[2], key.shape[2]
-        runs: list[HeadRun] = []
+        runs: list[HeadRun[Tiling]] = []
         first = 0
         for family, count in self.heads.items():
             runs += head_runs(first, count, num_heads // num_kv_heads, self.updated[family])

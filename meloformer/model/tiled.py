@@ -9,7 +9,7 @@ Shapes: N queries, R keys, H heads, K key-value heads, G query heads to each of 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,18 +17,21 @@ from torch.autograd.function import once_differentiable
 
 from meloformer.model.tiling import Tiling
 
+Arrangement = TypeVar("Arrangement")
+"""Of queries and keys: a tiling, or what another path has instead."""
 
-class HeadRun(NamedTuple):
+
+class HeadRun(NamedTuple, Generic[Arrangement]):
     """Consecutive query heads that read consecutive key-value heads, the same number each."""
 
     query: slice
     key: slice
-    tiling: Tiling
+    arrangement: Arrangement
 
 
-def head_runs(first: int, count: int, heads_per_key: int, tiling: Tiling) -> list[HeadRun]:
+def head_runs(first: int, count: int, heads_per_key: int, arrangement: Arrangement) -> list[HeadRun[Arrangement]]:
     """Cut ``count`` query heads from ``first`` on into at most three runs, so that no key has to be copied."""
-    runs: list[HeadRun] = []
+    runs: list[HeadRun[Arrangement]] = []
     head, stop = first, first + count
     while head < stop:
         key, behind = divmod(head, heads_per_key)
@@ -36,12 +39,12 @@ def head_runs(first: int, count: int, heads_per_key: int, tiling: Tiling) -> lis
             end = min(stop, (key + 1) * heads_per_key)
         else:
             end = stop - stop % heads_per_key
-        runs.append(HeadRun(slice(head, end), slice(key, -(-end // heads_per_key)), tiling))
+        runs.append(HeadRun(slice(head, end), slice(key, -(-end // heads_per_key)), arrangement))
         head = end
     return runs
 
 
-def tiled_attention(query_NHE: Tensor, key_RKE: Tensor, value_RKE: Tensor, runs: list[HeadRun]) -> Tensor:
+def tiled_attention(query_NHE: Tensor, key_RKE: Tensor, value_RKE: Tensor, runs: list[HeadRun[Tiling]]) -> Tensor:
     """Softmax attention of every query over the keys of its tile.
 
     Args:
@@ -56,12 +59,12 @@ def tiled_attention(query_NHE: Tensor, key_RKE: Tensor, value_RKE: Tensor, runs:
 
 class _TiledAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, runs: list[HeadRun]) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, runs: list[HeadRun[Tiling]]) -> Tensor:
         out = torch.empty_like(query)
         denominators: list[Tensor] = []
         for run in runs:
             queries, keys, values = _gather(query, run), _gather_keys(key, run), _gather_keys(value, run)
-            outputs, denominator = _forward(queries, keys, values, run.tiling)
+            outputs, denominator = _forward(queries, keys, values, run.arrangement)
             _scatter(out, outputs, run)
             denominators.append(denominator)
         ctx.save_for_backward(query, key, value, out, *denominators)
@@ -78,7 +81,9 @@ class _TiledAttention(torch.autograd.Function):
             queries, keys, values = _gather(query, run), _gather_keys(key, run), _gather_keys(value, run)
             outputs, grads = _gather(out, run), _gather(grad_out, run)
             shift = (outputs * grads).sum(-1, keepdim=True)
-            of_queries, of_keys, of_values = _backward(queries, keys, values, grads, denominator, shift, run.tiling)
+            of_queries, of_keys, of_values = _backward(
+                queries, keys, values, grads, denominator, shift, run.arrangement
+            )
             _scatter(grad_query, of_queries, run)
             _add_keys(grad_key, of_keys, run)
             _add_keys(grad_value, of_values, run)
@@ -151,31 +156,31 @@ def _add_columns(sum_KRE: Tensor, ranges: list[tuple[int, int]], weights_KQC: Te
         at += high - low
 
 
-def _gather(heads_NHE: Tensor, run: HeadRun) -> Tensor:
+def _gather(heads_NHE: Tensor, run: HeadRun[Tiling]) -> Tensor:
     """(K, N, G, E) the query heads of a run in the order of its tiling, in fp32."""
     own = heads_NHE[:, run.query]
-    if run.tiling.order is not None:
-        own = own.index_select(0, run.tiling.order)
+    if run.arrangement.order is not None:
+        own = own.index_select(0, run.arrangement.order)
     return own.unflatten(1, (run.key.stop - run.key.start, -1)).transpose(0, 1).float().contiguous()
 
 
-def _gather_keys(heads_RKE: Tensor, run: HeadRun) -> Tensor:
+def _gather_keys(heads_RKE: Tensor, run: HeadRun[Tiling]) -> Tensor:
     """(K, R, E) the key-value heads of a run in the order of its tiling, in fp32."""
     own = heads_RKE[:, run.key]
-    if run.tiling.order is not None:
-        own = own.index_select(0, run.tiling.order)
+    if run.arrangement.order is not None:
+        own = own.index_select(0, run.arrangement.order)
     return own.transpose(0, 1).float().contiguous()
 
 
-def _scatter(out_NHE: Tensor, own_KNGE: Tensor, run: HeadRun) -> None:
+def _scatter(out_NHE: Tensor, own_KNGE: Tensor, run: HeadRun[Tiling]) -> None:
     """Put the query heads of a run back in their places."""
     own = own_KNGE.transpose(0, 1).flatten(1, 2)
-    out_NHE[:, run.query] = own if run.tiling.inverse is None else own.index_select(0, run.tiling.inverse)
+    out_NHE[:, run.query] = own if run.arrangement.inverse is None else own.index_select(0, run.arrangement.inverse)
 
 
-def _add_keys(sum_RKE: Tensor, own_KRE: Tensor, run: HeadRun) -> None:
+def _add_keys(sum_RKE: Tensor, own_KRE: Tensor, run: HeadRun[Tiling]) -> None:
     """Add to the key-value heads of a run in their places."""
     own = own_KRE.transpose(0, 1)
-    if run.tiling.inverse is not None:
-        own = own.index_select(0, run.tiling.inverse)
+    if run.arrangement.inverse is not None:
+        own = own.index_select(0, run.arrangement.inverse)
     sum_RKE[: len(own), run.key] += own
