@@ -35,7 +35,7 @@ class Workload:
         chosen = settings.bench
         self._training = settings.training
         torch.manual_seed(chosen.seed)
-        rows, vocabulary = _made_up(settings) if shards is None else _from_shards(shards, settings)
+        rows, vocabulary = made_up_rows(settings) if shards is None else _from_shards(shards, settings)
         self.batch = Batch.of(rows, vocabulary, device=device)
         with torch.device(device):
             self.model = MeloFormer(settings.model, vocabulary)
@@ -68,7 +68,7 @@ class Workload:
         )
 
 
-def _made_up(settings: Settings) -> tuple[list[np.ndarray], Vocabulary]:
+def made_up_rows(settings: Settings) -> tuple[list[np.ndarray], Vocabulary]:
     """Rows cut from pieces that are long enough."""
     chosen = settings.bench
     rows = []
