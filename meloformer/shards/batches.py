@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from meloformer.shards.augment import Augmentation
 from meloformer.shards.packing import Fragment, cut_document, pack_rows
 from meloformer.shards.store import Documents
 from meloformer.tokens.vocabulary import PAD, Vocabulary
@@ -20,13 +21,21 @@ class BatchLoader:
         seq_len: Tokens in a row.
         batch_size: Rows in a batch; the last batch of an epoch may have fewer.
         seed: Of the order.
+        augmentation: Changes the documents, anew in every epoch.
     Raises:
         ShardError: A document is damaged; names shard and document.
         ValueError: ``seq_len`` is below ``packing.MIN_ROW``, or ``batch_size`` below 1.
     """
 
     def __init__(
-        self, documents: Documents, vocabulary: Vocabulary, *, seq_len: int, batch_size: int, seed: int = 0
+        self,
+        documents: Documents,
+        vocabulary: Vocabulary,
+        *,
+        seq_len: int,
+        batch_size: int,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}")
@@ -35,6 +44,7 @@ class BatchLoader:
         self.seq_len = seq_len
         self.batch_size = batch_size
         self.seed = seed
+        self.augmentation = augmentation
         self.fragments: list[Fragment] = []
         for number, length in enumerate(documents.lengths.tolist()):
             if length <= seq_len:
@@ -77,13 +87,16 @@ class BatchLoader:
             batch = rows[first : first + self.batch_size]
             ids = np.full((len(batch), self.seq_len), PAD, dtype=np.int64)
             for row, fragments in zip(ids, batch, strict=True):
-                self._fill(row, fragments)
+                self._fill(row, fragments, epoch)
             yield ids
 
-    def _fill(self, row: np.ndarray, fragments: list[int]) -> None:
+    def _fill(self, row: np.ndarray, fragments: list[int], epoch: int) -> None:
         position = 0
         for fragment in (self.fragments[number] for number in fragments):
-            body = position + len(fragment.context)
-            row[position:body] = fragment.context
-            row[body : position + len(fragment)] = self.documents[fragment.document][fragment.start : fragment.stop]
-            position += len(fragment)
+            document = self.documents[fragment.document]
+            ids = np.concatenate([np.array(fragment.context, np.int64), document[fragment.start : fragment.stop]])
+            if self.augmentation is not None:
+                table = self.augmentation.table(document, epoch=epoch, document=fragment.document)
+                ids = self.augmentation.apply(ids, table)
+            row[position : position + len(ids)] = ids
+            position += len(ids)
