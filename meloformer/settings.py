@@ -8,6 +8,7 @@ trusts what it gets.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -237,10 +238,22 @@ class TrainingSettings(Section):
     """Rows in one forward and backward pass."""
     accumulation: Positive = 1
     """Passes whose gradients are added up before a step."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of the layers; weights and optimisers are in fp32. By default bf16 on CUDA devices that have it, else fp32."""
+    init: Path | None = None
+    """A run, checkpoint or file of weights to start from, to train on one's own music what others trained."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """The run ends after this long, with a checkpoint; a resumed run has as long again."""
     steps: Positive | None = None
     """Optimiser steps; by default what ``epochs`` amounts to."""
     epochs: Annotated[float, Field(gt=0, le=1_000_000)] = 10
     """Passes over the training split; ignored where ``steps`` is given."""
+    transpose: bool = True
+    """Every document in another key in every epoch, -5 to +6 semitones; chords move along, drums stay."""
+    tempo_bins: Annotated[int, Field(ge=0, le=16)] = 1
+    """Every document faster or slower by up to so many bins of tempo, each some 4 to 10 %, anew in every epoch."""
+    velocity_bins: Annotated[int, Field(ge=0, le=16)] = 2
+    """Every document louder or softer by up to so many of the 32 bins of velocity, anew in every epoch."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """``muon``: torch.optim.Muon for the matrices of the layers, AdamW for the rest. ``adamw``: AdamW for all."""
     learning_rate: Annotated[float, Field(gt=0)] = 8e-3
@@ -249,9 +262,13 @@ class TrainingSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Of matrices only."""
     warmup_share: Share = 0.05
-    """Share of the steps over which the learning rate rises from 0; then it falls along a cosine."""
+    """Share of the steps over which the learning rate rises from 0."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """How it falls: along a cosine, or not at all until the last ``decay_share`` of the steps, and then straight."""
+    decay_share: Share = 0.2
+    """Of the steps, for ``wsd``."""
     final_rate: Share = 0.05
-    """Where the cosine ends, as a share of the peak."""
+    """Where it ends, as a share of the peak."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this global norm."""
     eval_every: Positive = 100

@@ -49,6 +49,13 @@ def train_command(
     epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training split.")] = None,
     batch_size: options.BatchSize = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; by default runs/SIZE-NUMBER.")] = None,
+    init: Annotated[
+        Path | None, typer.Option("--init", metavar="RUN", help="Start from its weights: train on, on other music.")
+    ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", help="End after so long, with a checkpoint.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do, and stop.")] = False,
     device: options.Device = None,
@@ -74,10 +81,17 @@ def train_command(
         "training.batch_size": batch_size,
         "training.device": device,
         "training.seed": seed,
+        "training.init": None if init is None else str(init),
+        "training.max_hours": max_hours,
+        "training.precision": precision,
     }
     settings = load_settings(config, overrides, given)
-    if settings.training.steps is not None and epochs is not None:
-        console.say("warning: --epochs has no effect beside a number of steps", quiet=quiet)
+    if settings.training.init is not None and not resume:
+        settings = _with_model_of(settings, settings.training.init, quiet=quiet)
+    from meloformer.training.plan import ignored_settings
+
+    for sentence in ignored_settings(settings.training):
+        console.say(f"warning: {sentence}", quiet=quiet)
     if dry_run:
         _show_plan(shards, settings, as_json=as_json)
         return
@@ -93,7 +107,28 @@ def train_command(
             + shlex.join(["meloformer", "train", str(shards), "--out", str(run), "--resume"])
         )
     show_result(finished, as_json=as_json)
+    if finished.skipped:
+        console.say(f"{finished.skipped} steps were skipped: their loss or gradient was not finite", quiet=quiet)
+    if finished.step < finished.total_steps:
+        again = shlex.join(["meloformer", "train", str(shards), "--out", str(run), "--resume"])
+        console.say(
+            f"ended after {settings.training.max_hours:g} hours, at step {finished.step:,} of "
+            f"{finished.total_steps:,}; go on with: {again}",
+            quiet=quiet,
+        )
     console.say(f"wrote {run}; try: meloformer generate --checkpoint {run}", quiet=quiet)
+
+
+def _with_model_of(settings: Settings, source: Path, *, quiet: bool) -> Settings:
+    """The settings with the model that the weights at ``source`` have; how it is computed stays as it was chosen."""
+    from meloformer.model.weights import load
+    from meloformer.training.state import COMPUTED_BY
+
+    base = load(source).settings
+    chosen = {name: getattr(settings.model, name) for name in COMPUTED_BY}
+    if settings.model.model_fields_set - COMPUTED_BY and settings.model != base.model_copy(update=chosen):
+        console.say(f"warning: the model is that of {source}; --size and model.* beside it have no effect", quiet=quiet)
+    return settings.model_copy(update={"model": base.model_copy(update=chosen)})
 
 
 def show_result(finished: TrainResult, *, as_json: bool) -> None:

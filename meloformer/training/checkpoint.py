@@ -42,6 +42,10 @@ class Position:
     """The epoch of the next batch."""
     batch: int = 0
     """Its number in the epoch."""
+    skipped: int = 0
+    """Steps without an update, because loss or gradient was not finite."""
+    scaler: dict[str, float] | None = None
+    """State of the gradient scaler, where there is one."""
 
 
 def save_checkpoint(

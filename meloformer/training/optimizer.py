@@ -35,7 +35,10 @@ def make_optimizers(model: nn.Module, settings: TrainingSettings) -> Optimizers:
 
 
 def learning_rate_at(step: int, total_steps: int, settings: TrainingSettings) -> float:
-    """Learning rate of a step: a straight rise from 0, then a cosine down to ``final_rate`` of the peak.
+    """Learning rate of a step: a straight rise from 0, then down to ``final_rate`` of the peak.
+
+    ``cosine`` falls all the way; ``wsd`` (warm-up, stable, decay) keeps the peak and falls in a straight line over the
+    last ``decay_share`` of the steps.
 
     Args:
         step: 0 is the first.
@@ -45,6 +48,10 @@ def learning_rate_at(step: int, total_steps: int, settings: TrainingSettings) ->
     warmup = max(round(settings.warmup_share * total_steps), 1)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
-    progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
-    share = settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
-    return settings.learning_rate * share
+    if settings.schedule == "wsd":
+        decay = max(round(settings.decay_share * total_steps), 1)
+        height = min(max((total_steps - step) / decay, 0.0), 1.0)
+    else:
+        progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+        height = 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.learning_rate * (settings.final_rate + (1 - settings.final_rate) * height)

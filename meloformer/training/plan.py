@@ -14,6 +14,7 @@ import torch
 from meloformer.errors import ShardError
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import Settings, TrainingSettings
+from meloformer.shards.augment import Augmentation
 from meloformer.shards.batches import BatchLoader
 from meloformer.shards.store import ShardFolder, Split, open_shards
 
@@ -50,12 +51,19 @@ def make_plan(shards: Path, settings: Settings) -> Plan:
     folder = open_shards(shards)
     chosen = settings.training
 
-    def loader(split: Split, seed: int) -> BatchLoader:
-        documents = folder.split(split)
+    def loader(split: Split, seed: int, augmentation: Augmentation | None) -> BatchLoader:
         shape = {"seq_len": chosen.seq_len, "batch_size": chosen.batch_size}
-        return BatchLoader(documents, folder.vocabulary, **shape, seed=seed)
+        return BatchLoader(folder.split(split), folder.vocabulary, **shape, seed=seed, augmentation=augmentation)
 
-    training, validation = loader("train", chosen.seed), loader("val", 0)  # validation is the same for every seed
+    augmentation = Augmentation(
+        folder.vocabulary,
+        seed=chosen.seed,
+        transpose=chosen.transpose,
+        tempo_bins=chosen.tempo_bins,
+        velocity_bins=chosen.velocity_bins,
+    )
+    training = loader("train", chosen.seed, augmentation)
+    validation = loader("val", 0, None)  # the same for every seed and epoch
     if not training.fragments:
         names = ", ".join(folder.manifest.splits) or "none"
         raise ShardError(
@@ -68,6 +76,18 @@ def _steps_of(settings: TrainingSettings, num_batches: int) -> int:
     """Steps after which every token has been a target ``epochs`` times; every epoch has the same number of batches."""
     passes = math.ceil(round(settings.epochs * num_batches, 6))
     return -(-passes // settings.accumulation)
+
+
+def ignored_settings(settings: TrainingSettings) -> list[str]:
+    """A sentence for every setting that was given and has no effect."""
+    given, ignored = settings.model_fields_set, []
+    if "epochs" in given and settings.steps is not None:
+        ignored.append("training.epochs has no effect beside a number of steps")
+    if "decay_share" in given and settings.schedule != "wsd":
+        ignored.append("training.decay_share has no effect with training.schedule=cosine")
+    if "keep_checkpoints" in given and settings.steps is not None and settings.steps <= settings.checkpoint_every:
+        ignored.append("training.keep_checkpoints has no effect: there is one checkpoint, at the end")
+    return ignored
 
 
 def describe(plan: Plan, settings: Settings) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from torch import Tensor
 
-from meloformer.errors import MeloFormerError
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.tokens.vocabulary import TokenType
@@ -29,13 +31,51 @@ class StepOutcome:
     """Notes among the targets; every note has one pitch."""
 
     @property
+    def is_finite(self) -> bool:
+        """Whether the step was taken; otherwise weights and optimisers are as they were."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+    @property
     def nats_per_note(self) -> float:
         """The loss of all targets by the number of notes."""
         return self.loss * self.num_targets / max(self.num_notes, 1)
 
 
+@dataclass(frozen=True)
+class Precision:
+    """The dtype of the layers; weights and optimisers stay in fp32."""
+
+    dtype: torch.dtype | None = None
+    """``None``: fp32 throughout."""
+    scaler: torch.amp.GradScaler | None = None
+    """For fp16, whose small gradients would vanish."""
+
+    @classmethod
+    def of(cls, name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+        """By its name in the settings."""
+        if name == "fp32":
+            return cls()
+        if name == "bf16":
+            return cls(torch.bfloat16)
+        return cls(torch.float16, torch.amp.GradScaler(device.type))
+
+    def layers(self, device: torch.device) -> AbstractContextManager[object]:
+        """Inside, layers are computed in the dtype."""
+        return nullcontext() if self.dtype is None else torch.autocast(device.type, dtype=self.dtype)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss to take gradients of."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+
 def train_step(
-    model: MeloFormer, optimizers: Optimizers, passes: Sequence[Batch], *, learning_rate: float, clip_norm: float
+    model: MeloFormer,
+    optimizers: Optimizers,
+    passes: Sequence[Batch],
+    *,
+    learning_rate: float,
+    clip_norm: float,
+    precision: Precision | None = None,
 ) -> StepOutcome:
     """Take one step over several passes, as if they were one batch.
 
@@ -47,28 +87,33 @@ def train_step(
         passes: Batches, on the model's device, with at least one target among them.
         learning_rate: Of this step.
         clip_norm: The gradient is scaled down to this norm.
-    Raises:
-        MeloFormerError: Loss or gradient is not finite; weights and optimisers are untouched.
+        precision: By default fp32.
+    Returns:
+        What was done. Where loss or gradient is not finite nothing was: weights and optimisers are untouched.
     """
+    precision = precision or Precision()
+    scaler = precision.scaler
     model.train()
     num_targets = sum(batch.num_targets for batch in passes)
     summed = 0.0
     for batch in passes:
-        loss = target_losses(model(batch), batch).sum() / num_targets
-        loss.backward()
+        with precision.layers(model.device):
+            logits = model(batch)
+        loss = target_losses(logits, batch).sum() / num_targets
+        precision.scaled(loss).backward()
         summed += float(loss.detach())
+    if scaler is not None:
+        for optimizer in optimizers.values():
+            scaler.unscale_(optimizer)
     gradient_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
-    is_finite = math.isfinite(summed) and math.isfinite(gradient_norm)
+    num_notes = sum(int((batch.is_target & (batch.type == TokenType.PITCH)).sum()) for batch in passes)
+    outcome = StepOutcome(summed, gradient_norm, num_targets, num_notes)
     for optimizer in optimizers.values():
-        if is_finite:
+        if outcome.is_finite:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    if not is_finite:
-        raise MeloFormerError(
-            f"the loss is {summed:.6g} and its gradient's norm {gradient_norm:.6g}",
-            "go on from the last checkpoint with --resume and a lower --set training.learning_rate",
-        )
-    num_notes = sum(int((batch.is_target & (batch.type == TokenType.PITCH)).sum()) for batch in passes)
-    return StepOutcome(summed, gradient_norm, num_targets, num_notes)
+    if scaler is not None:
+        scaler.update()
+    return outcome

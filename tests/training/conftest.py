@@ -16,7 +16,7 @@ TINY = (
     "model.size=tiny", "model.num_layers=2", "model.dim=32", "model.ffn_dim=48", "training.seq_len=128",
     "training.batch_size=2", "training.steps=6", "training.eval_every=3", "training.eval_rows=2",
     "training.checkpoint_every=3", "training.learning_rate=0.004", "training.device=cpu", "pack.val_share=0.3",
-    "pack.test_share=0",
+    "pack.test_share=0", "training.transpose=false", "training.tempo_bins=0", "training.velocity_bins=0",
 )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_a_checkpoint_holds_three_files_and_names_what_the_optimizers_remember(t
     assert "muon/layers.0.ffn.up.weight/momentum_buffer" in tensors
     assert "adamw/token_embedding.weight/exp_avg_sq" in tensors
     state = json.loads((folder / "state.json").read_text())
-    assert state["position"] == {"step": 7, "epoch": 1, "batch": 2}
+    assert state["position"] == {"step": 7, "epoch": 1, "batch": 2, "skipped": 0, "scaler": None}
     assert set(state["sha256"]) == {"model.safetensors", "optimizer.safetensors"}
 
 

@@ -23,6 +23,7 @@ from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
 from meloformer.shards.pipeline import pack_pieces
 from meloformer.shards.store import open_shards
+from meloformer.training import step as step_module
 from meloformer.training.loop import train
 from meloformer.training.loss import Evaluation
 from tests.training.conftest import TINY
@@ -242,9 +243,79 @@ def test_shards_that_cannot_be_trained_on_are_refused(
     assert tiny_shards.exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tiny_shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(MeloFormerError, match=r"the loss is (nan|inf)"):
-        train(tiny_shards, tmp_path / "run", settings_with("training.learning_rate=1e30", "training.clip_norm=1e30"))
+def test_ten_steps_in_a_row_that_are_not_finite_end_the_run_and_the_last_good_checkpoint_is_named(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    original = step_module.target_losses
+
+    def bad_from_the_seventh_on(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return original(*arguments) * (torch.nan if calls > 6 else 1)
+
+    monkeypatch.setattr(step_module, "target_losses", bad_from_the_seventh_on)
+    settings = settings_with("training.steps=30", "training.checkpoint_every=4", "training.eval_every=30")
+    with pytest.raises(MeloFormerError, match=r"the loss is nan.*10 steps in a row.*step-000004, with --resume"):
+        train(tiny_shards, tmp_path / "run", settings)
+    assert checkpoints(tmp_path / "run") == ["step-000004"]
+    assert len(losses_of(tmp_path / "run")) == 6
+
+
+def test_one_bad_step_is_counted_and_the_run_goes_on(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    original = step_module.target_losses
+
+    def once_bad(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return original(*arguments) * (torch.inf if calls == 3 else 1)
+
+    monkeypatch.setattr(step_module, "target_losses", once_bad)
+    result = train(tiny_shards, tmp_path / "run", settings_with())
+    assert (result.step, result.skipped) == (6, 1)
+    assert len(losses_of(tmp_path / "run")) == 5
+
+
+def test_max_hours_ends_a_run_with_a_checkpoint_and_it_can_go_on(tiny_shards: Path, tmp_path: Path) -> None:
+    first = train(tiny_shards, tmp_path / "run", settings_with("training.steps=100000", "training.max_hours=0.0002"))
+    assert 0 < first.step < 100_000
+    assert not first.interrupted
+    assert checkpoints(tmp_path / "run")[-1] == f"step-{first.step:06d}"
+    again = settings_with(f"training.steps={first.step + 2}", "training.max_hours=1")
+    assert train(tiny_shards, tmp_path / "run", again, resume=True).step == first.step + 2
+
+
+def test_weights_of_another_run_are_what_a_run_starts_from(tiny_shards: Path, tmp_path: Path) -> None:
+    train(tiny_shards, tmp_path / "base", settings_with("training.steps=20"))
+    settings = settings_with(f"training.init={tmp_path / 'base'}", "training.steps=1", "training.learning_rate=1e-9")
+    train(tiny_shards, tmp_path / "tuned", settings)
+    assert losses_of(tmp_path / "tuned")[0] < losses_of(tmp_path / "base")[0] - 0.5
+    for name, tensor in weights_of(tmp_path / "tuned").items():
+        assert torch.allclose(tensor, weights_of(tmp_path / "base")[name], atol=1e-6), name
+    other = settings_with(f"training.init={tmp_path / 'base'}", "model.dim=64")
+    with pytest.raises(CheckpointError, match=r"has model\.dim = 32, not 64; leave out --size"):
+        train(tiny_shards, tmp_path / "other", other)
+    assert not (tmp_path / "other").exists()
+
+
+def test_how_attention_is_computed_may_change_when_a_run_goes_on(tiny_shards: Path, tmp_path: Path) -> None:
+    train(tiny_shards, tmp_path / "run", settings_with("training.steps=3"))
+    how = settings_with("training.steps=4", "model.attention=sparse", "model.checkpointing=full")
+    assert train(tiny_shards, tmp_path / "run", how, resume=True).step == 4
+
+
+def test_half_precision_goes_on_with_the_scale_that_it_had(tiny_shards: Path, tmp_path: Path) -> None:
+    half = ("training.precision=fp16", "training.steps=6", "training.checkpoint_every=3")
+    train(tiny_shards, tmp_path / "whole", settings_with(*half))
+    train(tiny_shards, tmp_path / "parts", settings_with(*half), observer=SignalAt(3))
+    train(tiny_shards, tmp_path / "parts", settings_with(*half), resume=True)
+    for name, tensor in weights_of(tmp_path / "parts").items():
+        assert torch.equal(tensor, weights_of(tmp_path / "whole")[name]), name
+    state = json.loads((tmp_path / "parts/checkpoints/step-000006/state.json").read_text())
+    assert state["position"]["scaler"]["scale"] > 0
 
 
 def test_a_run_does_not_go_on_with_other_data(tiny_shards: Path, tiny_settings: Settings, tmp_path: Path) -> None:

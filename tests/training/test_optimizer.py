@@ -50,3 +50,12 @@ def test_a_run_of_a_few_steps_has_learning_rates_above_zero(total: int) -> None:
     rates = [learning_rate_at(step, total, settings) for step in range(total)]
     assert rates[0] == 1.0
     assert min(rates) > 0
+
+
+def test_warm_up_stable_decay_keeps_the_peak_and_falls_straight_at_the_end() -> None:
+    settings = TrainingSettings(schedule="wsd", warmup_share=0.1, decay_share=0.2, final_rate=0.1, learning_rate=1.0)
+    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert set(rates[10:81]) == {1.0}
+    assert rates[90] == pytest.approx(0.1 + 0.9 * 0.5)
+    assert rates[99] == pytest.approx(0.1 + 0.9 * 0.05)
