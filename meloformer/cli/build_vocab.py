@@ -31,7 +31,10 @@ def build_vocab_command(
     from meloformer.files import write_text
     from meloformer.settings_file import load_settings
     from meloformer.shards.count import count_tokens
+    from meloformer.tokens.vocabulary import Vocabulary
 
+    if out.exists():
+        Vocabulary.load(out)  # anything else is not replaced
     settings = load_settings(config, overrides, {"pack.workers": workers, "pack.scheduler": scheduler})
     with console.progress("count", quiet=quiet) as bar:
         vocabulary, report = count_tokens(sources, settings, progress=bar)

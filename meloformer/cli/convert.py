@@ -38,6 +38,14 @@ def read_piece(source: str, settings: Settings, vocabulary: Vocabulary) -> np.nd
         raise RejectError(error.reason, f"{source}: {error.message}") from None
 
 
+def _refuse_same(source: Path, out: Path | None) -> None:
+    """Nothing is written over what is read."""
+    from meloformer.errors import OutputError
+
+    if out is not None and out.exists() and source.exists() and out.samefile(source):
+        raise OutputError(f"{out} is the input, so it is not replaced", "name another file")
+
+
 @console.reports_errors
 def midi2txt_command(
     source: Annotated[str, typer.Argument(metavar="SONG", help="A MIDI or score file.")],
@@ -53,6 +61,7 @@ def midi2txt_command(
     from meloformer.tokens.text import to_text
     from meloformer.tokens.vocabulary import Vocabulary
 
+    _refuse_same(Path(source), out)
     text = to_text(read_piece(source, load_settings(config, overrides), Vocabulary.default()))
     if out is not None:
         write_text(out, text)
@@ -83,10 +92,11 @@ def txt2midi_command(
 
     load_settings(config, overrides)  # no setting matters here, but a wrong one is not passed over
     try:
-        text = source.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8-sig")  # some editors write a mark at the start
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from None
     target = out or source.with_suffix(".mid")
+    _refuse_same(source, target)
     if out is None and target.exists():
         raise OutputError(f"{target} exists already", "name the file to write")
     try:

@@ -27,10 +27,13 @@ def info_command(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what shards hold, and verify them: every document is read, and a damaged one is an error that names it."""
+    from meloformer.errors import SettingsError
     from meloformer.settings_file import load_settings
     from meloformer.shards.info import read_info
 
     settings = load_settings(config, overrides)
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise SettingsError(f"--plot {plot} is no name of a picture", "let it end in .png, .svg or .pdf")
     with console.progress("read", quiet=quiet) as bar:
         info = read_info(shards, settings, progress=bar)
     if plot is not None:
@@ -69,6 +72,8 @@ def _show_counts(info: ShardsInfo) -> None:
     ]
     console.table("splits", ("split", "documents", "tokens", "shards", "bytes"), rows)
     rows = [("kept", info.manifest.num_documents)]
+    if info.recovered:
+        rows.append(("  of them recovered from damage", info.recovered))
     rows += [(f"rejected: {reason}", count) for reason, count in info.manifest.rejects.items()]
     console.table("files", ("", "count"), [*rows, ("all inputs", info.manifest.num_inputs)])
 

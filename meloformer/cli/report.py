@@ -18,6 +18,9 @@ def show_report(report: Report, out: Path, *, as_json: bool, quiet: bool) -> Non
         return
     if report.resumed:
         console.say(f"went on behind {report.resumed:,} files that an interrupted run had done", quiet=quiet)
+    if report.discarded:
+        whose = "an interrupted run with other settings or files"
+        console.say(f"threw away what {whose} had done, {report.discarded:,} files", quiet=quiet)
     rows: list[tuple[object, ...]] = [("kept", report.kept)]
     if report.recovered:
         rows.append(("  of them recovered from damage", report.recovered))

@@ -90,6 +90,8 @@ def _sources_of(argument: str) -> Iterator[Source]:
     if argument.startswith(CORPUS):
         yield from _corpus_sources(argument.removeprefix(CORPUS))
         return
+    if not argument:
+        raise InputError("one of the names is empty", "is it a variable that is not set?")
     path = Path(argument)
     tune_name = _TUNE_NAME.fullmatch(argument)
     if tune_name and not path.exists() and Path(tune_name[1]).is_file():
@@ -101,20 +103,26 @@ def _sources_of(argument: str) -> Iterator[Source]:
         return
     if not path.exists():
         raise InputError(f"there is no file or folder {argument}")
-    if path.is_file():
+    if not path.is_dir():
         yield from _tunes_of(path.name, str(path))
         return
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"cannot read the folder {error.filename}: {error.strerror}")
-
     root = str(path)
-    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+    unreadable: list[str] = []
+
+    def note(error: OSError) -> None:
+        if error.filename == root:
+            raise InputError(f"cannot read the folder {root}: {error.strerror}")
+        unreadable.append(str(error.filename))
+
+    for folder, subfolders, names in os.walk(root, onerror=note, followlinks=True):
         subfolders[:] = [name for name in subfolders if not _leads_back(Path(folder, name), path)]
         below = "" if folder == root else Path(folder).relative_to(path).as_posix() + "/"
         for name in names:
             if name.lower().endswith((*MIDI_SUFFIXES, *SCORE_SUFFIXES)) and not name.startswith("."):
                 yield from _tunes_of(below + name, f"{folder}{os.sep}{name}")
+    for folder in unreadable:  # nobody knows what is in it: it is accounted for as one
+        yield Source(f"{Path(folder).relative_to(path).as_posix()}/", folder)
 
 
 def _leads_back(folder: Path, root: Path) -> bool:
@@ -169,7 +177,8 @@ def read_bytes(source: Source, *, max_bytes: int) -> bytes:
     try:
         facts = source.path.stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise RejectError("unreadable", "it is no ordinary file")
+            what = "a folder that cannot be read" if stat.S_ISDIR(facts.st_mode) else "no ordinary file"
+            raise RejectError("unreadable", f"it is {what}")
         if facts.st_size > max_bytes:
             raise RejectError("too-large", f"the file has {facts.st_size:,} bytes, more than {max_bytes:,}")
         data = source.path.read_bytes()

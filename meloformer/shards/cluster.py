@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from meloformer.errors import MeloFormerError
@@ -17,19 +21,32 @@ if TYPE_CHECKING:
     from meloformer.shards.parallel import Submit
 
 CONNECT_SECONDS = 10
+PATIENCE_SECONDS = 60
+"""How long a cluster may be without any worker; one that is started meanwhile goes on."""
 _of_thread = threading.local()
 
 
 class _ClusterTask:
-    def __init__(self, future: Any, address: str) -> None:
-        self._future, self._address = future, address
+    def __init__(self, future: Any, client: Any, address: str) -> None:
+        self._future, self._client, self._address = future, client, address
 
     def result(self) -> list[Result]:
         from distributed import CancelledError, KilledWorker
+        from distributed import TimeoutError as NotYet
         from distributed.comm.core import CommClosedError
 
+        without_workers = None
         try:
-            return self._future.result()
+            while True:
+                try:
+                    return self._future.result(timeout=CONNECT_SECONDS)
+                except NotYet:
+                    if self._future.done():
+                        raise
+                now = time.monotonic()
+                without_workers = None if num_threads(self._client) else without_workers or now
+                if without_workers is not None and now - without_workers > PATIENCE_SECONDS:
+                    raise CommClosedError("it has no workers any more")
         except (CancelledError, CommClosedError, KilledWorker, OSError, TimeoutError) as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise MeloFormerError(
@@ -48,10 +65,13 @@ def cluster_readers(work: Work, address: str) -> Iterator[tuple[Submit, int]]:
     Raises:
         MeloFormerError: ``distributed`` is not installed, nobody answers, or there are no workers.
     """
+    if "://" not in address:
+        raise MeloFormerError(f"{address} is no address of a scheduler", "write tcp://HOST:PORT")
     try:
         from distributed import Client
     except ImportError:
         raise MeloFormerError("a cluster needs the package distributed", "pip install 'meloformer[cluster]'") from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in one line, here
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError, ImportError) as error:
@@ -59,19 +79,25 @@ def cluster_readers(work: Work, address: str) -> Iterator[tuple[Submit, int]]:
     try:
         with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
-        threads = sum(worker["nthreads"] for worker in workers.values())
+        threads = num_threads(client)
         if not threads:
             raise MeloFormerError(f"the cluster at {address} has no workers", f"dask worker {address}")
 
         def submit(sources: list[Source]) -> _ClusterTask:
-            arguments = (__version__, work, sources)
-            return _ClusterTask(client.submit(process_on_worker, *arguments, pure=False), address)
+            absolute = [replace(source, place=os.path.abspath(source.place)) for source in sources]  # noqa: PTH100
+            future = client.submit(process_on_worker, __version__, work, absolute, pure=False)
+            return _ClusterTask(future, client, address)
 
         yield submit, threads
     finally:
         with suppress(Exception):
             client.close(timeout=CONNECT_SECONDS)
+
+
+def num_threads(client: Any) -> int:
+    """Of all workers of a cluster."""
+    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return sum(worker["nthreads"] for worker in workers.values())
 
 
 def process_on_worker(version: str, work: Work, sources: list[Source]) -> list[Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from meloformer.errors import ShardError
 from meloformer.midi.programs import program_name
 from meloformer.midi.score import DRUMS
 from meloformer.settings import Settings
-from meloformer.shards.format import ID_BYTES
+from meloformer.shards.format import AGAIN, ID_BYTES
 from meloformer.shards.inputs import open_pieces
-from meloformer.shards.manifest import ShardManifest
+from meloformer.shards.manifest import REJECTS_FILE, ShardManifest
 from meloformer.shards.process import Piece
+from meloformer.shards.records import read_records
 from meloformer.shards.report import Progress
 from meloformer.shards.store import open_shards
 from meloformer.tokens.grid import METERS, TEMPO_BPM
@@ -59,6 +62,8 @@ class ShardsInfo:
         )
         """(N,) of every document."""
         self.seconds = 0.0
+        self.recovered = 0
+        """How many documents are what could be read of a damaged file."""
         self._counted = 0
 
     def add(self, piece: Piece) -> None:
@@ -74,6 +79,7 @@ class ShardsInfo:
         self.document_bars[number] = piece.statistics.bars
         self.document_notes[number] = piece.statistics.notes
         self.seconds += piece.statistics.seconds
+        self.recovered += piece.recovered is not None
 
     @property
     def num_bytes(self) -> int:
@@ -145,6 +151,7 @@ class ShardsInfo:
             "used_tokens": int((self.token_counts > 0).sum()),
             "vocabulary_sha256": manifest.vocabulary_sha256,
             "num_inputs": manifest.num_inputs,
+            "recovered": self.recovered,
             "rejects": manifest.rejects,
             "settings": manifest.settings,
         }
@@ -153,7 +160,8 @@ class ShardsInfo:
 def read_info(shards: Path, settings: Settings, *, progress: Progress | None = None) -> ShardsInfo:
     """Read every document of a folder once, in order, and count.
 
-    Every frame's checksum is verified, every id, and that ``documents.jsonl`` tells of the same documents. Memory holds
+    Every frame's checksum is verified, every id, and that ``documents.jsonl`` and
+    ``rejects.jsonl`` tell of the same files. Memory holds
     one document and three numbers for each.
 
     Args:
@@ -172,7 +180,21 @@ def read_info(shards: Path, settings: Settings, *, progress: Progress | None = N
             info.add(result)
             if progress is not None:
                 progress(done, pieces.total)
+    _check_rejects(shards / REJECTS_FILE, info.manifest)
     return info
+
+
+def _check_rejects(path: Path, manifest: ShardManifest) -> None:
+    """Raise ``ShardError`` where the list of rejects is not the one that the manifest counts."""
+    try:
+        found = Counter(str(record["reason"]) for record in read_records(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path} is damaged ({error!r})", AGAIN) from None
+    if found != Counter(manifest.rejects):
+        raise ShardError(
+            f"{path} has {found.total()} rejects, the manifest counts {sum(manifest.rejects.values())} or other reasons",
+            AGAIN,
+        )
 
 
 def bars_under(ids: np.ndarray, token_type: TokenType) -> np.ndarray:

@@ -30,11 +30,13 @@ class GrowingFolder:
     Attributes:
         path: Where it is for now.
         done: Number of inputs that an earlier run of the same work finished; the files are as they were then.
+        discarded: Number of inputs that a run of other work had finished here, which is thrown away.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
         self._key = key
+        self.discarded = 0
         self.done = self._go_on()
 
     def _go_on(self) -> int:
@@ -46,7 +48,8 @@ class GrowingFolder:
             is_whole = is_ours and all((self.path / name).stat().st_size >= size for name, size in sizes.items())
             done = int(state["done"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            is_whole, sizes, done = False, {}, 0
+            is_ours, is_whole, sizes, done = True, False, {}, 0
+        self.discarded = 0 if is_ours else done
         for entry in list(self.path.iterdir()):
             if is_whole and entry.name in sizes:
                 os.truncate(entry, sizes[entry.name])

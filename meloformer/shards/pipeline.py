@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from meloformer.errors import OutputError
+from meloformer.errors import InputError, OutputError
 from meloformer.midi.quality import reject_reason
 from meloformer.midi.sources import find_sources
 from meloformer.settings import FilterSettings, PackSettings, Settings
@@ -61,6 +62,7 @@ def tokenize_pieces(
     """
     pieces = open_pieces(arguments, settings, vocabulary)
     sections = pieces.sections | sections_of(settings, "pack")
+    _warn_of_ignored(pieces, settings)
     output = ShardSet(settings.pack, sections, pieces.vocabulary, lambda _: "all")
     return _run(_Job(SHARDS, pieces, output, sections), out, progress)
 
@@ -90,6 +92,7 @@ def pack_pieces(
     """
     pieces = open_pieces(arguments, settings, vocabulary)
     sections = pieces.sections | sections_of(settings, "pack")
+    _warn_of_ignored(pieces, settings)
     if not pieces.judged:
         sections = sections_of(settings, "filter") | sections
     output = ShardSet(settings.pack, sections, pieces.vocabulary, lambda key: split_of(key, settings.pack))
@@ -102,6 +105,14 @@ def split_of(key: str, settings: PackSettings) -> Split:
     if position < settings.test_share:
         return "test"
     return "val" if position < settings.test_share + settings.val_share else "train"
+
+
+def _warn_of_ignored(pieces: Pieces, settings: Settings) -> None:
+    """Say where settings were given that an earlier stage has settled."""
+    for name, given in (("filter", settings.filter), ("tokens", settings.tokens)):
+        settled = pieces.folder is not None and (name == "filter" or not pieces.sources) and name in pieces.sections
+        if settled and given.model_fields_set and given.model_dump(mode="json") != pieces.sections[name]:
+            warnings.warn(f"settings of {name} have no effect: {pieces.folder} was made with its own", stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,9 @@ def _run(job: _Job, out: Path, progress: Progress | None) -> Report:
                 with closing(pieces.read(folder.done)) as read:
                     results = read if job.judge is None else _judged(read, pieces, folder.done, job.judge, kept)
                     _write_all(results, job, folder, report, progress)
+                if not report.kept and out.is_dir() and any(out.iterdir()):
+                    reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons().items())
+                    raise InputError(f"none of {report.inputs:,} files is kept ({reasons}), so {out} is not replaced")
                 job.output.finish(report)
             finally:
                 job.output.close()
@@ -152,7 +166,7 @@ def _run(job: _Job, out: Path, progress: Progress | None) -> Report:
 def _restored(job: _Job, folder: GrowingFolder) -> tuple[Report, dict[bytes, str]]:
     """What an earlier run has done, and the short content keys and names of what it kept where pieces are judged."""
     kept: dict[bytes, str] = {}
-    report = Report(resumed=folder.done)
+    report = Report(resumed=folder.done, discarded=folder.discarded)
     try:
         job.output.restore(folder.path, report, None if job.judge is None else kept)
         if report.inputs == folder.done:

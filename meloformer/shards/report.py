@@ -24,6 +24,8 @@ class Report:
     """How many of the kept are what could be read of a damaged file."""
     resumed: int = 0
     """How many of the inputs an earlier run, which was interrupted, had done."""
+    discarded: int = 0
+    """How many an interrupted run with other settings or files had done, which was thrown away."""
     rejects: Counter[str] = field(default_factory=Counter)
     """Reason -> number of files."""
     num_tokens: int = 0

@@ -89,7 +89,7 @@ class FilteredList:
 
     def add(self, result: Result, path: Path | None) -> None:
         """See :class:`Output`."""
-        record: dict[str, Any] = {"name": result.name, "path": str(path and path.resolve())}
+        record: dict[str, Any] = {"name": result.name, "path": None if path is None else os.path.realpath(path)}
         record["keep"] = isinstance(result, Piece)
         if isinstance(result, Reject):
             record |= {"reason": result.reason, "message": result.message}

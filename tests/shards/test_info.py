@@ -131,3 +131,15 @@ def test_the_pass_tells_its_progress(packed: Path) -> None:
     assert told == [(number, NUM_PIECES) for number in range(1, NUM_PIECES + 1)]
     assert isinstance(info.manifest, ShardManifest)
     assert quantise(practice_piece(0, num_bars=8)).num_notes in info.document_notes
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "emptied"])
+def test_a_damaged_list_of_rejects_is_found(music: Path, tmp_path: Path, damage: str) -> None:
+    pack_pieces([music], tmp_path / "shards", settings_with())
+    path = tmp_path / "shards/rejects.jsonl"
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_text("" if damage == "emptied" else path.read_text()[:-20])
+    with pytest.raises(ShardError, match=r"rejects\.jsonl (is damaged|has 0 rejects)"):
+        read_info(tmp_path / "shards", settings_with())

@@ -364,3 +364,52 @@ def test_every_real_file_is_accounted_for(name: str, request: pytest.FixtureRequ
     shards = open_shards(tmp_path / "shards")
     for ids in list(shards.split("val"))[:40]:
         assert not grammar_errors(ids, Vocabulary.default())
+
+
+def test_shards_are_not_replaced_by_nothing(music: Path, tmp_path: Path) -> None:
+    pack_pieces([music], tmp_path / "shards", SETTINGS)
+    before = bytes_in(tmp_path / "shards")
+    with pytest.raises(InputError, match=r"none of 17 files is kept \(too-few-notes 13, .*is not replaced"):
+        pack_pieces([music], tmp_path / "shards", settings_with("filter.min_notes=100000"))
+    assert bytes_in(tmp_path / "shards") == before
+    assert os.listdir(tmp_path) == ["shards"]  # noqa: PTH208
+
+
+def test_settings_that_an_earlier_stage_has_settled_are_named(music: Path, tmp_path: Path) -> None:
+    filter_pieces([music], tmp_path / "kept", SETTINGS)
+    tokenize_pieces([music], tmp_path / "tokens", SETTINGS)
+    with pytest.warns(UserWarning, match=r"settings of filter have no effect: .*kept was made with its own"):
+        pack_pieces([tmp_path / "kept"], tmp_path / "a", settings_with("filter.min_notes=2000"))
+    with pytest.warns(UserWarning, match=r"settings of tokens have no effect: .*tokens was made with its own"):
+        pack_pieces([tmp_path / "tokens"], tmp_path / "b", settings_with("tokens.chords=false"))
+
+
+def test_a_folder_that_cannot_be_read_is_one_reject(
+    own_music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = pack_pieces([own_music], tmp_path / "shards", SETTINGS)
+    assert_adds_up(report, tmp_path / "shards")
+    rejects = {line["name"]: line for line in lines_of(tmp_path / "shards/rejects.jsonl")}
+    assert rejects["good/deeper/"]["reason"] == "unreadable"
+    assert report.kept == NUM_PIECES // 2 + 1  # a copy takes the place of a piece that is not seen
+
+
+def test_links_that_lead_nowhere_or_to_themselves_and_pipes_are_rejects(own_music: Path, tmp_path: Path) -> None:
+    (own_music / "loop.mid").symlink_to(own_music / "loop.mid")
+    (own_music / "nowhere.mid").symlink_to(own_music / "gone.mid")
+    os.mkfifo(own_music / "pipe.mid")
+    for stage in (filter_pieces, pack_pieces):
+        report = stage([own_music], tmp_path / stage.__name__, SETTINGS)
+        assert report.rejects["unreadable"] == 3
+        assert report.kept == NUM_PIECES
+    assert pack_pieces([own_music / "pipe.mid"], tmp_path / "one", SETTINGS).rejects == {"unreadable": 1}
+    with pytest.raises(InputError, match="one of the names is empty"):
+        pack_pieces([""], tmp_path / "none", SETTINGS)
