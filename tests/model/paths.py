@@ -81,7 +81,7 @@ def outcome(path: DensePath | SparsePath | FlexPath, inputs: list[Tensor], seed:
         path.update(query, key, value, second_key, second_value),
     )
     generator = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(each.shape, generator=generator).to(each.dtype) for each in outputs]
+    weights = [torch.randn(each.shape, generator=generator).to(each) for each in outputs]
     torch.autograd.backward(outputs, weights)
     gradients = {
         name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
