@@ -114,7 +114,7 @@ def test_pairs_and_blocks_are_those_of_the_dense_rule(family: HeadFamily, name: 
 
 @pytest.mark.parametrize("family", ALL)
 def test_the_type_rule_hides_the_same_pairs(family: HeadFamily) -> None:
-    for name in ("random", "many documents in a row", "rows of different pieces, one mostly padding"):
+    for name in ("random", "many documents in a row", "a bar of a thousand tokens"):
         assert_layouts(BATCHES[name], only(family, type_rule=True))
 
 
@@ -139,6 +139,14 @@ def test_any_mix_of_rows_and_windows_is_exact(
     ids = [np.concatenate([random_row(seed, 1) for seed in seeds]) for seeds in rows]
     ids[-1] = padded(ids[-1], padding)
     assert_layouts(ids, only(family, bar_offsets=tuple(sorted({0, *offsets})), type_rule=type_rule))
+
+
+@pytest.mark.parametrize("family", ["ensemble", "union"])
+def test_hundreds_of_globals_are_seen_once_and_fill_whole_blocks(family: HeadFamily) -> None:
+    rows = [piece(1, [0] * 600)]
+    assert_layouts(rows, only(family))
+    full = FlexPath.of(Batch.of(rows), only(family)).updated[family].full
+    assert int(full.num_keys.sum()) >= 2 * (1 + 2)  # of globals, and of summaries
 
 
 def test_rows_without_a_global_token_are_exact() -> None:
