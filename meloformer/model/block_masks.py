@@ -149,6 +149,11 @@ class Reading:
         )
 
     @property
+    def num_pairs(self) -> int:
+        """Pairs of a query and a key in its stretches; the type rule may hide some."""
+        return int((self.high - self.low).clamp(min=0).sum())
+
+    @property
     def mask_mod(self) -> MaskMod:
         """The rule for a pair."""
         in_stretches = _stretches_mask(self.low, self.high)
