@@ -58,6 +58,25 @@ class TypeFacts(NamedTuple):
     """(R,) the same."""
 
 
+class Blocks(NamedTuple):
+    """Which blocks of keys each block of queries reads, and the other way round, which the backward pass asks."""
+
+    num_keys: Tensor
+    """(Q / BLOCK,) int32, how many blocks of keys a block of queries reads."""
+    keys: Tensor
+    """(Q / BLOCK, R / BLOCK) int32, which, rising; zeros fill up."""
+    num_queries: Tensor
+    """(R / BLOCK,) int32, how many blocks of queries read a block of keys."""
+    queries: Tensor
+    """(R / BLOCK, Q / BLOCK) int32, which."""
+
+    @classmethod
+    def of(cls, is_read: np.ndarray, device: torch.device) -> Blocks:
+        """From (Q / BLOCK, R / BLOCK) bool. ``BlockMask.from_kv_blocks`` would do the second half by sorting."""
+        columns = (*_listed(is_read), *_listed(is_read.T))
+        return cls(*(torch.from_numpy(column.astype(np.int32)).to(device) for column in columns))
+
+
 @dataclass(frozen=True)
 class Reading:
     """Who reads what, in one layout. Plain tensors, so that it can be made in another process.
@@ -68,13 +87,10 @@ class Reading:
     low: Tensor
     high: Tensor
     """(J, Q) int32, the stretches."""
-    num_partial: Tensor
-    """(Q / BLOCK,) int32, how many blocks of keys a block of queries reads with the mask."""
-    partial: Tensor
-    """(Q / BLOCK, R / BLOCK) int32, which; zeros fill up."""
-    num_full: Tensor
-    full: Tensor
-    """The same of those that are read without."""
+    partial: Blocks
+    """Those that are read with the mask."""
+    full: Blocks
+    """Those that are read without."""
     types: TypeFacts | None
     order: Tensor | None
     """(Q,) number of the token at every place of the sorted queries; ``None``: nothing is sorted."""
@@ -110,24 +126,32 @@ class Reading:
         def there(column: np.ndarray | None) -> Tensor | None:
             return None if column is None else torch.from_numpy(column).to(device)
 
-        columns = (*stretches, *_listed((counts > 0) & ~is_full), *_listed(is_full))
-        low, high, num_partial, partial, num_full, full = (
-            torch.from_numpy(column.astype(np.int32)).to(device) for column in columns
-        )
-        return cls(low, high, num_partial, partial, num_full, full, types, there(order), there(inverse))
+        low, high = (torch.from_numpy(bounds.astype(np.int32)).to(device) for bounds in stretches)
+        partial, full = (Blocks.of(is_in, device) for is_in in ((counts > 0) & ~is_full, is_full))
+        return cls(low, high, partial, full, types, there(order), there(inverse))
 
     @cached_property
     def mask(self) -> BlockMask:
         """For the kernel."""
-        return BlockMask.from_kv_blocks(
-            self.num_partial[None, None],
-            self.partial[None, None],
-            self.num_full[None, None],
-            self.full[None, None],
-            BLOCK_SIZE=BLOCK,
+        partial, full = ([column[None, None] for column in blocks] for blocks in (self.partial, self.full))
+        return BlockMask(
+            seq_lengths=(BLOCK * self.partial.keys.shape[0], BLOCK * self.partial.keys.shape[1]),
+            kv_num_blocks=partial[0],
+            kv_indices=partial[1],
+            full_kv_num_blocks=full[0],
+            full_kv_indices=full[1],
+            q_num_blocks=partial[2],
+            q_indices=partial[3],
+            full_q_num_blocks=full[2],
+            full_q_indices=full[3],
+            BLOCK_SIZE=(BLOCK, BLOCK),
             mask_mod=self.mask_mod,
-            seq_lengths=(BLOCK * self.partial.shape[0], BLOCK * self.partial.shape[1]),
         )
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of a query and a key in its stretches; the type rule may hide some."""
+        return int((self.high - self.low).clamp(min=0).sum())
 
     @property
     def mask_mod(self) -> MaskMod:

@@ -39,6 +39,8 @@ from meloformer.settings import HeadFamily, ModelSettings
 
 SMALLEST_HEAD_DIM = 16
 """The kernels for CUDA take no narrower head (tl.dot)."""
+HAVE_GRADIENTS = ("cuda",)
+"""Types of devices; on others FlexAttention has a forward pass only."""
 MOST_KERNELS = 64
 """How many kernels PyTorch may compile before it refuses. Each kind of layout has one for each shape of batch, number
 of heads and dtype, with gradients and without: 3 to 5 kinds make some 20 where epochs end in a smaller batch. PyTorch's
@@ -186,7 +188,7 @@ def attend(query_QHE: Tensor, key_RKE: Tensor, value_RKE: Tensor, mask: BlockMas
     dtype, num_heads = query_QHE.dtype, query_QHE.shape[1]
     query, key, value = (each.to(dtype).transpose(0, 1)[None] for each in (query_QHE, key_RKE, value_RKE))
     needs_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
-    if needs_gradient and query.device.type != "cuda":
+    if needs_gradient and query.device.type not in HAVE_GRADIENTS:
         raise SettingsError(
             f"model.attention is flex, which has no gradients on the device {query.device.type!r}",
             "use model.attention=auto",

@@ -163,7 +163,7 @@ class Window:
     def _tokens(self, nearest: int, farthest: int | None) -> Stretch:
         """Of the bars from ``farthest`` (None: all) to ``nearest`` bars before a token's own; for PAD nothing."""
         places = self.places
-        last = places.bar - nearest
+        last = np.maximum(places.bar - nearest, -1)  # -1 is before every document
         first = self._origins if farthest is None else np.maximum(places.bar - farthest, self._origins)
         is_there = (last >= self._origins) & (places.bar >= 0)
         return np.where(is_there, places.bar_start[first], 0), np.where(is_there, places.bar_stop[last], 0)

@@ -192,7 +192,7 @@ def _check_rejects(path: Path, manifest: ShardManifest) -> None:
         raise ShardError(f"{path} is damaged ({error!r})", AGAIN) from None
     if found != Counter(manifest.rejects):
         raise ShardError(
-            f"{path} has {found.total()} rejects, the manifest counts {sum(manifest.rejects.values())} or other reasons",
+            f"{path} has {found.total()} rejects; the manifest counts {sum(manifest.rejects.values())} or others",
             AGAIN,
         )
 
