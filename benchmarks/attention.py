@@ -26,9 +26,10 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import NO_DOCUMENT, Batch
-from meloformer.model.blocks import SwiGLU
+from meloformer.model.ffn import SwiGLU
 from meloformer.model.layout import Layout
 from meloformer.model.meloformer import MeloFormer
+from meloformer.model.norm import RMSNorm
 from meloformer.model.rope import Rotation, rotate
 from meloformer.model.sparse import SparsePath
 from meloformer.model.tiling import Tiling
@@ -56,7 +57,7 @@ class PlainBlock(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.head_dim = settings.head_dim
-        self.norms = nn.ModuleList(nn.RMSNorm(settings.dim) for _ in range(2))
+        self.norms = nn.ModuleList(RMSNorm(settings.dim) for _ in range(2))
         kv_dim = settings.num_kv_heads * settings.head_dim
         self.query = nn.Linear(settings.dim, settings.dim, bias=False)
         self.key = nn.Linear(settings.dim, kv_dim, bias=False)
@@ -81,7 +82,7 @@ class PlainTransformer(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(len(vocabulary), settings.dim)
         self.layers = nn.ModuleList(PlainBlock(settings) for _ in range(settings.num_layers))
-        self.norm = nn.RMSNorm(settings.dim)
+        self.norm = RMSNorm(settings.dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:

@@ -66,8 +66,8 @@ class SparsePath:
         num_heads, num_kv_heads = query_BMHE.shape[2], key.shape[2]
         runs = head_runs(0, num_heads, num_heads // num_kv_heads, self.summarised)
         more = More(None, key.flatten(0, 1), value.flatten(0, 1))
-        own = (each.flatten(0, 1) for each in (query_BMHE, summary_key, summary_value))
-        return tiled_attention(*own, runs, more).view_as(query_BMHE)
+        query, own_key, own_value = (each.flatten(0, 1) for each in (query_BMHE, summary_key, summary_value))
+        return tiled_attention(query, own_key, own_value, runs, more).view_as(query_BMHE)
 
     def update(
         self, query_BTHE: Tensor, key: Tensor, value: Tensor, second_key: Tensor, second_value: Tensor
@@ -79,10 +79,8 @@ class SparsePath:
         for family, count in self.heads.items():
             runs += head_runs(first, count, num_heads // num_kv_heads, self.updated[family])
             first += count
-        far = (
-            More(self.globals, second_key.flatten(0, 1), second_value.flatten(0, 1))
-            if "ensemble" in self.heads
-            else None
-        )
-        own = (each.flatten(0, 1) for each in (query_BTHE, key, value))
-        return tiled_attention(*own, runs, far).view_as(query_BTHE)
+        far = None
+        if "ensemble" in self.heads:
+            far = More(self.globals, second_key.flatten(0, 1), second_value.flatten(0, 1))
+        query, key, value = (each.flatten(0, 1) for each in (query_BTHE, key, value))
+        return tiled_attention(query, key, value, runs, far).view_as(query_BTHE)

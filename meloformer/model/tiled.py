@@ -94,7 +94,8 @@ class _TiledAttention(torch.autograd.Function):
         query, *all_keys, again = ctx.saved_tensors
         grad_query = torch.empty_like(query)
         grads = [torch.zeros_like(each, dtype=torch.float32) for each in all_keys]
-        shares = _shares(ctx.runs, *all_keys, again)
+        key, value, far_key, far_value = all_keys
+        shares = _shares(ctx.runs, key, value, far_key, far_value, again)
         tasks = [partial(_backward, share, query, grad_out, grad_query) for share in shares]
         for share, both in zip(shares, side_by_side(tasks, query.device), strict=True):
             heads, order = share.run.key, share.run.tiling.order

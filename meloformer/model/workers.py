@@ -33,7 +33,8 @@ def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) ->
     workers = num_workers(device)
     if workers == 1 or len(tasks) == 1:
         return [task() for task in tasks]
-    return list(_pool(workers).map(_without_gradients, tasks))
+    futures = [_pool(workers).submit(_without_gradients, task) for task in tasks]
+    return [future.result() for future in futures]
 
 
 def _without_gradients(task: Callable[[], Result]) -> Result:
