@@ -52,7 +52,8 @@ def placed(tiles: Iterator[Tile], sizes: list[int]) -> list[PlacedTile]:
 def read(pieces_KrE: list[Tensor], stretches: list[Stretch]) -> Tensor:
     """(K, C, E) the columns in fp32."""
     parts = [pieces_KrE[piece][:, low:high] for piece, low, high in stretches]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).float()
+    columns = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return columns if columns.dtype == torch.float32 else columns.float()
 
 
 class Sums:
@@ -81,7 +82,8 @@ class Sums:
         for piece, low, high in stretches:
             first = self.bounds[piece][0]
             part = self.parts[piece][:, :, low - first : high - first]
-            part.baddbmm_(rows_KQE.transpose(1, 2), weights_KQC[:, :, at : at + high - low])
+            weights = weights_KQC if len(stretches) == 1 else weights_KQC[:, :, at : at + high - low]
+            part.baddbmm_(rows_KQE.mT, weights)
             at += high - low
 
     def add_to(self, piece: int, sum_rKE: Tensor, numbers: Tensor | None) -> None:

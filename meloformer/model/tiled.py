@@ -107,12 +107,50 @@ class _TiledAttention(torch.autograd.Function):
 
 
 class _Share(NamedTuple):
-    """Some tiles of a run, for one thread, and the keys and values of the run as pieces, (K, r, E) each."""
+    """Consecutive tiles of a run, for one thread.
+
+    All their queries are gathered together: between threads, every operation is a turn at Python's lock.
+    """
 
     run: HeadRun
     tiles: list[PlacedTile]
     keys: list[Tensor]
+    """Of the run, piece after piece, (K, r, E) each."""
     values: list[Tensor]
+
+    def rows(self, heads_NHE: Tensor) -> Tensor:
+        """(K, queries, E) a new tensor in fp32, the queries of all tiles; those of one key-value head together."""
+        own = heads_NHE[:, self.run.query]
+        places = slice(self.tiles[0].tile.start, self.tiles[-1].tile.stop)
+        order = self.run.tiling.order
+        own = own[places].clone() if order is None else own.index_select(0, order[places])
+        by_key = own.unflatten(1, (self.run.key.stop - self.run.key.start, -1)).transpose(0, 1)
+        return by_key.to(torch.float32, memory_format=torch.contiguous_format).flatten(1, 2)
+
+    def empty(self, heads_NHE: Tensor) -> Tensor:
+        """Room for what :meth:`rows` makes."""
+        num_keys, per_key = self.run.key.stop - self.run.key.start, self._per_key
+        num_queries = self.tiles[-1].tile.stop - self.tiles[0].tile.start
+        return heads_NHE.new_empty((num_keys, num_queries * per_key, heads_NHE.shape[-1]), dtype=torch.float32)
+
+    def split(self, rows_KnE: Tensor) -> tuple[Tensor, ...]:
+        """(K, Q, E) each, tile by tile."""
+        return rows_KnE.split([(tile.stop - tile.start) * self._per_key for tile, _ in self.tiles], dim=1)
+
+    def write(self, rows_KnE: Tensor, out_NHE: Tensor) -> None:
+        """Put rows back in their places."""
+        own, order = out_NHE[:, self.run.query], self.run.tiling.order
+        places = slice(self.tiles[0].tile.start, self.tiles[-1].tile.stop)
+        rows = rows_KnE.unflatten(1, (-1, self._per_key)).transpose(0, 1).flatten(1, 2)
+        if order is None:
+            own[places] = rows
+        else:
+            own.index_copy_(0, order[places], rows.to(own.dtype))
+
+    @property
+    def _per_key(self) -> int:
+        """Query heads to each key-value head."""
+        return (self.run.query.stop - self.run.query.start) // (self.run.key.stop - self.run.key.start)
 
 
 def _shares(
@@ -147,53 +185,44 @@ def _pieces(near_AKE: Tensor, far_FKE: Tensor, again: Tensor | None, run: HeadRu
 
 def _forward(share: _Share, query: Tensor, out: Tensor) -> None:
     """Fill in the outputs."""
-    for tile, stretches in share.tiles:
-        queries = _rows(query, share.run, tile) * _scale(query)
+    outputs = share.empty(query)
+    for (tile, stretches), queries, output in zip(
+        share.tiles, share.split(share.rows(query).mul_(_scale(query))), share.split(outputs), strict=True
+    ):
         weights = _weights(queries, read(share.keys, stretches), tile)
-        _write(out, torch.bmm(weights, read(share.values, stretches)), share.run, tile)
+        torch.bmm(weights, read(share.values, stretches), out=output)
+    share.write(outputs, out)
 
 
 def _backward(share: _Share, query: Tensor, grad_out: Tensor, grad_query: Tensor) -> tuple[Sums, Sums]:
     """Fill in the gradients of queries; those of keys and of values come back."""
     of_keys, of_values = Sums(share.tiles, share.keys), Sums(share.tiles, share.values)
-    for tile, stretches in share.tiles:
-        queries, grads = _rows(query, share.run, tile) * _scale(query), _rows(grad_out, share.run, tile)
+    all_queries, all_grads, of_queries = share.rows(query), share.rows(grad_out), share.empty(query)
+    all_queries.mul_(_scale(query))
+    by_tile = (share.split(each) for each in (all_queries, all_grads, of_queries))
+    for (tile, stretches), queries, grads, of_query in zip(share.tiles, *by_tile, strict=True):
         keys = read(share.keys, stretches)
         weights = _weights(queries, keys, tile)
         of_values.add(stretches, grads, weights)
-        of_weights = torch.bmm(grads, read(share.values, stretches).transpose(1, 2))
+        of_weights = torch.bmm(grads, read(share.values, stretches).mT)
         of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, torch.float32)
         of_keys.add(stretches, queries, of_logits)
-        _write(grad_query, torch.bmm(of_logits, keys).mul_(_scale(query)), share.run, tile)
+        torch.bmm(of_logits, keys, out=of_query)
+    share.write(of_queries.mul_(_scale(query)), grad_query)
     return of_keys, of_values
 
 
 def _weights(queries_KQE: Tensor, keys_KCE: Tensor, tile: Tile) -> Tensor:
     """(K, Q, C); each row is what one query pays to its columns."""
-    logits = torch.bmm(queries_KQE, keys_KCE.transpose(1, 2))
+    logits = torch.bmm(queries_KQE, keys_KCE.mT)
     if tile.hidden is not None:
-        by_query = logits.view(len(logits), tile.stop - tile.start, -1, logits.shape[-1])
-        by_query[..., -tile.hidden.shape[1] :].masked_fill_(tile.hidden[:, None], -torch.inf)
+        some = logits[:, :, -tile.hidden.shape[1] :]
+        if logits.shape[1] == len(tile.hidden):
+            some.masked_fill_(tile.hidden, -torch.inf)
+        else:  # several heads of each query
+            some.unflatten(1, (len(tile.hidden), -1)).masked_fill_(tile.hidden[:, None], -torch.inf)
     return logits.softmax(-1)
 
 
 def _scale(heads: Tensor) -> float:
     return heads.shape[-1] ** -0.5
-
-
-def _rows(heads_NHE: Tensor, run: HeadRun, tile: Tile) -> Tensor:
-    """(K, Q, E) a tile's queries, of all heads of a run, in fp32."""
-    own = heads_NHE[:, run.query]
-    order = run.tiling.order
-    own = own[tile.start : tile.stop] if order is None else own.index_select(0, order[tile.start : tile.stop])
-    return own.float().unflatten(1, (run.key.stop - run.key.start, -1)).transpose(0, 1).flatten(1, 2)
-
-
-def _write(out_NHE: Tensor, rows_KQE: Tensor, run: HeadRun, tile: Tile) -> None:
-    """Put a tile's rows in their places."""
-    own, order = out_NHE[:, run.query], run.tiling.order
-    rows = rows_KQE.unflatten(1, (tile.stop - tile.start, -1)).transpose(0, 1).flatten(1, 2).to(own.dtype)
-    if order is None:
-        own[tile.start : tile.stop] = rows
-    else:
-        own.index_copy_(0, order[tile.start : tile.stop], rows)
