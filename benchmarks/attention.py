@@ -1,36 +1,39 @@
 """Sparse attention beside plain causal attention, on real music: time, memory, and how sparse it is.
 
-    python -m benchmarks.attention [SHARDS] [--lengths 4096 16384 65536] [--threads 1] [--dtype fp32] [--keep-memory]
+python -m benchmarks.attention SHARDS                  print the tables
+python -m benchmarks.attention SHARDS --write          put them into docs/benchmarks.md too
+python -m benchmarks.attention SHARDS --results FILE   keep what is measured there, and do not measure it again
 
 Both models have the same width, depth, heads and feed-forward networks; the plain one has no summaries. They take
-turns, and what is told is the median of process CPU time, which a busy machine disturbs least. Writes a markdown table.
+turns, and what is told is the median of process CPU time. Rows above 20,000 tokens are measured once, each step in a
+process of its own and without a warm-up: at 65,536 tokens a plain step takes ten minutes. Packed shards are rows of
+real music; without any, music made by rule is measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
+import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.measure import interleaved, machine, table, write_section
 from benchmarks.plain import PlainTransformer, plain_attention
+from benchmarks.sparsity import blocks_touched, pairs
 from meloformer.bench.music import practice_piece
-from meloformer.model.batch import NO_DOCUMENT, Batch
+from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.meloformer import MeloFormer
-from meloformer.model.sparse import SparsePath
-from meloformer.model.tiling import Tiling
-from meloformer.model.visibility import EQUAL_KEY
 from meloformer.settings import ModelSettings, TrainingSettings
 from meloformer.shards.batches import BatchLoader
 from meloformer.shards.store import open_shards
@@ -39,29 +42,70 @@ from meloformer.tokens.vocabulary import Vocabulary
 from meloformer.training.loss import target_losses
 from meloformer.training.optimizer import make_optimizers
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SIDE = 128
-"""Of the blocks that are counted as touched or not."""
-
-
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MOST_TO_REPEAT = 20_000
-"""Tokens; a plain step at 65,536 takes ten minutes."""
+"""Tokens of a row that is measured more than once."""
+
+Kind = Literal["plain", "ours", "ours, fp32 attention"]
 
 
-def real_batches(shards: Path | None, length: int) -> Iterator[Batch]:
-    """Batches of one row of ``length`` tokens."""
-    if shards is None:
-        for seed in range(100):
-            yield Batch.of([encode(practice_piece(seed, num_bars=length // 16))[:length]], length=length)
-        return
-    folder = open_shards(shards)
-    loader = BatchLoader(folder.split("train"), folder.vocabulary, seq_len=length, batch_size=1)
-    for ids in loader.batches(0):
-        yield Batch.of(list(ids), folder.vocabulary)
+class Case(NamedTuple):
+    """What is measured."""
+
+    shards: str | None
+    length: int
+    dtype: str
+    threads: int
+    repeats: int
+
+    @property
+    def is_long(self) -> bool:
+        """Whether once has to do."""
+        return self.length > MOST_TO_REPEAT
 
 
-def attention_alone(batch: Batch, settings: ModelSettings, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+def row_of(case: Case) -> tuple[Batch, Vocabulary]:
+    """One row of so many tokens."""
+    if case.shards is None:
+        ids = encode(practice_piece(0, num_bars=case.length // 16))[: case.length]
+        return Batch.of([ids], length=case.length), Vocabulary.default()
+    folder = open_shards(Path(case.shards))
+    loader = BatchLoader(folder.split("train"), folder.vocabulary, seq_len=case.length, batch_size=1)
+    return Batch.of(list(next(iter(loader.batches(0)))), folder.vocabulary), folder.vocabulary
+
+
+def settings_of(kind: Kind) -> ModelSettings:
+    """Size small."""
+    detour = {"attention_dtype": "fp32"} if kind == "ours, fp32 attention" else {}
+    return ModelSettings.of_size("small", attention="sparse", **detour)
+
+
+class Step:
+    """A training step: layout, forward, backward, optimiser."""
+
+    def __init__(self, kind: Kind, case: Case) -> None:
+        torch.manual_seed(0)
+        self.batch, vocabulary = row_of(case)
+        self.settings, self.dtype = settings_of(kind), DTYPES[case.dtype]
+        model = PlainTransformer if kind == "plain" else MeloFormer
+        self.model = model(self.settings, vocabulary).to(self.dtype)
+        self.optimizers = make_optimizers(self.model, TrainingSettings.model_validate({"optimizer": "muon"}))
+        self.layout = Layout.of(self.batch, self.settings, self.dtype) if kind == "plain" else None
+
+    def __call__(self) -> None:
+        """Take it."""
+        layout = self.layout or Layout.of(self.batch, self.settings, self.dtype)
+        target_losses(self.model(self.batch, layout), self.batch).mean().backward()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def attention_alone(case: Case) -> dict[str, Callable[[], object]]:
     """Forward and backward of one layer's attention, projections left out: plain, and all four phases."""
+    settings, dtype = settings_of("ours"), DTYPES[case.dtype]
+    batch, _ = row_of(case)
     layout = Layout.of(batch, settings, dtype)
     tokens = (*batch.ids.shape, settings.num_heads, settings.head_dim)
     bars = (*batch.bar_document.shape, settings.num_heads, settings.head_dim)
@@ -78,77 +122,28 @@ def attention_alone(batch: Batch, settings: ModelSettings, dtype: torch.dtype) -
     def plain() -> None:
         plain_attention(query, key, value).backward(gradient)
 
-    def sparse() -> None:
+    def ours() -> None:
         summarised = layout.path.summarise(*summaries, key, value)
         updated = layout.path.update(query, key, value, *second)
         torch.autograd.backward([summarised, updated], [of_summaries, gradient])
 
-    return {"plain": plain, "sparse": sparse}
+    return {"plain": plain, "ours": ours}
 
 
-class Step:
-    """A training step: layout, forward, backward, optimiser."""
-
-    def __init__(self, kind: str, batch: Batch, settings: ModelSettings, vocabulary: Vocabulary, args: Options) -> None:
-        torch.manual_seed(0)
-        model = PlainTransformer if kind == "plain" else MeloFormer
-        self.model = model(settings, vocabulary).to(DTYPES[args.dtype])
-        self.optimizers = make_optimizers(self.model, TrainingSettings.model_validate({"optimizer": args.optimizer}))
-        self.batch, self.settings = batch, settings
-        self.dtype = DTYPES[args.dtype]
-        self.layout = Layout.of(batch, settings, self.dtype) if kind == "plain" else None
-
-    def __call__(self) -> None:
-        """Take it."""
-        layout = self.layout or Layout.of(self.batch, self.settings, self.dtype)
-        target_losses(self.model(self.batch, layout), self.batch).mean().backward()
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-
-
-def medians(taking_turns: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median process CPU seconds of each; the first round does not count where there are more."""
-    seconds: dict[str, list[float]] = {name: [] for name in taking_turns}
-    for _ in range(repeats + (repeats > 1)):
-        for name, run in taking_turns.items():
-            start = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(each[repeats > 1 :]) for name, each in seconds.items()}
-
-
-def peak_bytes(kind: str, length: int, args: Options) -> int:
-    """Growth of the largest resident set in two steps, in a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.attention", *([str(args.shards)] if args.shards else [])]
-    command += ["--keep-memory"] * args.keep_memory
-    command += ["--lengths", str(length), "--threads", str(args.threads), "--dtype", args.dtype, "--peak-of", kind]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def keep_memory() -> None:
-    """Have glibc keep what is freed, for both models.
-
-    It gives large blocks back to the system at once, and on a virtual machine to get a page again took 6 to 9 us: a
-    third of a training step at 16,384 tokens, which says nothing about attention.
-    """
-    glibc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-    glibc.mallopt(m_mmap_max, 0)
-    glibc.mallopt(m_trim_threshold, -1)
-
-
-def own_peak_bytes(kind: str, args: Options) -> int:
-    """The same of this process."""
-    batch = next(real_batches(args.shards, args.lengths[0]))
-    before = _largest_resident_bytes()
-    step = Step(kind, batch, args.settings, args.vocabulary, args)
+def one_step(kind: Kind, case: Case) -> dict[str, float]:
+    """Of this process, which does nothing else: CPU seconds of a step, and by how much its memory grew at most."""
+    row_of(case)
+    before = largest_resident_bytes()
+    step = Step(kind, case)
+    if not case.is_long:
+        step()  # the states of the optimiser are there from the second step on
+    started = time.process_time()
     step()
-    step()
-    return _largest_resident_bytes() - before
+    return {"seconds": time.process_time() - started, "peak": largest_resident_bytes() - before}
 
 
-def _largest_resident_bytes() -> int:
+def largest_resident_bytes() -> int:
+    """Of this process, so far."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
@@ -156,147 +151,148 @@ def _largest_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def pairs(batch: Batch, settings: ModelSettings, layout: Layout) -> tuple[float, float]:
-    """Share of the pairs of plain causal attention that are visible, and that are computed, summaries included."""
-    assert isinstance(layout.path, SparsePath)
-    length = batch.ids.shape[1]
-    plain = settings.num_heads * length * (length + 1) / 2
-    all_tilings = [(layout.path.summarised, settings.num_heads)]
-    all_tilings += [(layout.path.updated[family], count) for family, count in settings.heads.items()]
-    visible = sum(count * visible_pairs(tiling) for tiling, count in all_tilings)
-    computed = sum(count * tiling.num_pairs for tiling, count in all_tilings)
-    return visible / plain, computed / plain
+def in_own_process(kind: Kind, case: Case) -> dict[str, float]:
+    """:func:`one_step` there."""
+    command = [sys.executable, "-m", "benchmarks.attention", "--one-step", kind, json.dumps(case)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def visible_pairs(tiling: Tiling) -> int:
-    """Pairs that no mask hides."""
-    return tiling.num_pairs - int(tiling.hidden.sum())
+class Results:
+    """What was measured, by what it is; in a file, so that it is not lost where a run ends early."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path and path.exists() else {}
+
+    def __call__(self, name: str, case: Case, measure: Callable[[], Any]) -> Any:
+        """The result, measured if it is not there yet."""
+        key = f"{name}, {case.length} tokens, {case.dtype}, {case.threads} threads"
+        if key not in self.found:
+            torch.set_num_threads(case.threads)
+            self.found[key] = measure()
+            sys.stderr.write(f"{key}: {self.found[key]}\n")
+            if self.path:
+                self.path.write_text(json.dumps(self.found, indent=1), "utf-8")
+        return self.found[key]
 
 
-def blocks_touched(batch: Batch, settings: ModelSettings, *, is_sorted: bool) -> float:
-    """Share of the causal blocks of a row of ``SIDE`` tokens a side that hold a visible pair, mean over the heads.
-
-    Args:
-        batch: Of one row.
-        settings: Head families.
-        is_sorted: Whether the tokens of equal-key families stand sorted by document and key, or as they are written.
-    """
-    length = batch.ids.shape[1]
-    num_blocks = -(-length // SIDE)
-    touched = 0.0
-    document = batch.document[0]
-    real = (document != NO_DOCUMENT).nonzero()[:, 0]
-    for family, count in settings.heads.items():
-        groups = EQUAL_KEY[family](batch)[0] if family in EQUAL_KEY else torch.zeros_like(document)
-        group = torch.unique(torch.stack([document[real], groups[real]]), dim=1, return_inverse=True)[1]
-        block = torch.arange(len(real)) // SIDE
-        if is_sorted and family in EQUAL_KEY:
-            group = group.sort(stable=True)[0]
-        held = torch.zeros(int(group.max()) + 1, num_blocks)
-        held[group, block] = 1
-        grid = held.T @ held > 0 if family in EQUAL_KEY else _ensemble_blocks(batch, settings, num_blocks)
-        touched += count * float(grid.tril().sum())
-    return touched / settings.num_heads / (num_blocks * (num_blocks + 1) / 2)
+def after_one_round(tasks: dict[str, Callable[[], object]], case: Case) -> dict[str, float]:
+    """Median CPU seconds of each; where there are several rounds, the first does not count."""
+    if not case.is_long:
+        interleaved(tasks, repeats=1)
+    return interleaved(tasks, repeats=1 if case.is_long else case.repeats)
 
 
-def _ensemble_blocks(batch: Batch, settings: ModelSettings, num_blocks: int) -> Tensor:
-    """(n, n) bool, rows of blocks of queries, of the pairs of regular tokens that ``ensemble`` heads see."""
-    path = SparsePath.of(batch, ModelSettings.of_size("tiny", heads={"ensemble": 4}, bar_offsets=settings.bar_offsets))
-    grid = torch.zeros(num_blocks, num_blocks, dtype=torch.bool)
-    length, is_global = batch.ids.shape[1], path.globals
-    for tile in path.updated["ensemble"].tiles():
-        columns = torch.cat([torch.arange(low, high) for low, high in tile.ranges])
-        seen = torch.ones(tile.stop - tile.start, len(columns), dtype=torch.bool)
-        if tile.hidden is not None:
-            seen[:, -tile.hidden.shape[1] :] = ~tile.hidden
-        is_token = columns < length + len(is_global)
-        seen, columns = seen[:, is_token], columns[is_token]
-        columns = torch.where(columns < length, columns, is_global[(columns - length).clamp(min=0)])
-        query, column = seen.nonzero(as_tuple=True)
-        grid[(query + tile.start) // SIDE, columns[column] // SIDE] = True
-    return grid
-
-
-class Options(argparse.Namespace):
-    """What was asked for."""
-
-    shards: Path | None
-    lengths: list[int]
-    threads: int
-    dtype: str
-    optimizer: str
-    repeats: int
-    peak_of: str | None
-    keep_memory: bool
-    settings: ModelSettings
-    vocabulary: Vocabulary
-
-
-def options() -> Options:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("shards", nargs="?", type=Path, help="by default music made by rule")
-    parser.add_argument("--lengths", nargs="+", type=int, default=[4096, 16384, 65536])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon")
-    parser.add_argument("--repeats", type=int, default=3, help=f"one at lengths above {MOST_TO_REPEAT:,}")
-    parser.add_argument("--keep-memory", action="store_true", help="do not give freed memory back (glibc)")
-    parser.add_argument("--peak-of", choices=["plain", "sparse"], help=argparse.SUPPRESS)
-    args = parser.parse_args(namespace=Options())
-    args.settings = ModelSettings.of_size("small", attention="sparse")
-    args.vocabulary = Vocabulary.default() if args.shards is None else open_shards(args.shards).vocabulary
-    return args
-
-
-def row_of_table(length: int, args: Options) -> list[str]:
-    """All that is told of one length."""
-    # First of all, while this process holds nothing: at 65,536 tokens a step takes 15 GiB.
-    peaks = [f"{peak_bytes(kind, length, args) / 2**30:.2f}" for kind in ("plain", "sparse")]
-    batch = next(real_batches(args.shards, length))
-    repeats = args.repeats if length <= MOST_TO_REPEAT else 1
-    alone = medians(attention_alone(batch, args.settings, DTYPES[args.dtype]), repeats)
-    steps = {kind: Step(kind, batch, args.settings, args.vocabulary, args) for kind in ("plain", "sparse")}
-    whole = medians(dict(steps), repeats)
-    making = medians({"layout": lambda: Layout.of(batch, args.settings, DTYPES[args.dtype])}, 3)["layout"]
-    visible, computed = pairs(batch, args.settings, Layout.of(batch, args.settings))
-    touched = [blocks_touched(batch, args.settings, is_sorted=is_sorted) for is_sorted in (False, True)]
+def cells(case: Case, results: Results) -> list[str]:
+    """A row of the table of times."""
+    # Memory first, while this process holds nothing.
+    apart = {kind: results(kind, case, lambda kind=kind: in_own_process(kind, case)) for kind in ("plain", "ours")}
+    alone = results("attention alone", case, lambda: after_one_round(attention_alone(case), case))
+    if case.is_long:
+        steps = {kind: found["seconds"] for kind, found in apart.items()}
+    else:
+        steps = results("steps", case, lambda: after_one_round({k: Step(k, case) for k in ("plain", "ours")}, case))
+    peaks = [apart[kind]["peak"] / 2**30 for kind in ("plain", "ours")]
     return [
-        f"{length:,}",
-        f"{alone['plain']:.3f} / {alone['sparse']:.3f} = **{alone['plain'] / alone['sparse']:.1f}**",
-        f"{whole['sparse']:.2f} / {whole['plain']:.2f} = **{whole['sparse'] / whole['plain']:.2f}**",
-        f"{visible:.3f}",
-        f"{computed:.3f}",
-        f"{touched[0]:.2f}",
-        f"{touched[1]:.2f}",
-        f"{making / whole['sparse']:.1%}",
-        *peaks,
+        case.dtype, str(case.threads), f"{case.length:,}",
+        f"{alone['plain']:.3f}", f"{alone['ours']:.3f}", f"**{alone['plain'] / alone['ours']:.1f}**",
+        f"{steps['plain']:.1f}", f"{steps['ours']:.1f}", f"**{steps['ours'] / steps['plain']:.2f}**",
+        *(f"{peak:.2f}" for peak in peaks),
+    ]  # fmt: skip
+
+
+def sparsity(case: Case, results: Results) -> list[str]:
+    """A row of the table of what is seen."""
+
+    def measure() -> list[float]:
+        (batch, _), settings = row_of(case), settings_of("ours")
+        taken = interleaved({"layout": lambda: Layout.of(batch, settings)}, repeats=3)["layout"]
+        touched = [blocks_touched(batch, settings, is_sorted=is_sorted) for is_sorted in (False, True)]
+        return [*pairs(batch, settings, Layout.of(batch, settings)), *touched, taken]
+
+    *shares, taken = results("sparsity", case, measure)
+    step = results("ours", case, lambda: in_own_process("ours", case))["seconds"]
+    return [f"{case.length:,}", *(f"{share:.3f}" for share in shares), f"{1000 * taken:.0f}", f"{taken / step:.1%}"]
+
+
+def detour(case: Case, results: Results) -> list[str]:
+    """A row of the table of ``attention_dtype = "fp32"``."""
+    kinds: tuple[Kind, ...] = ("ours", "ours, fp32 attention")
+
+    def measure() -> dict[str, float]:
+        return after_one_round({kind: Step(kind, case) for kind in kinds}, case)
+
+    seconds = results("detour", case, measure)
+    peaks = [results(kind, case, lambda kind=kind: in_own_process(kind, case))["peak"] / 2**30 for kind in kinds]
+    return [
+        f"{case.length:,}", *(f"{seconds[kind]:.2f}" for kind in kinds), *(f"{peak:.2f}" for peak in peaks),
+        f"{seconds[kinds[1]] / seconds[kinds[0]] - 1:+.0%}", f"{peaks[1] / peaks[0] - 1:+.0%}",
+    ]  # fmt: skip
+
+
+def report(args: argparse.Namespace) -> str:
+    """All tables, with the machine, the date and the command."""
+    results = Results(args.results)
+    shards = None if args.shards is None else str(args.shards)
+    cases = [
+        Case(shards, length, dtype, threads, args.repeats)
+        for threads in args.threads
+        for dtype in args.dtypes
+        for length in args.lengths
+        if threads == args.threads[0] or length <= MOST_TO_REPEAT
     ]
-
-
-HEADER = [
-    "tokens", "attention alone: plain / ours, s", "training step: ours / plain, s", "pairs visible", "pairs computed",
-    "blocks touched as written", "blocks touched sorted", "layout in the step", "peak GiB plain", "peak GiB ours",
-]  # fmt: skip
+    first = [case for case in cases if (case.threads, case.dtype) == (args.threads[0], args.dtypes[0])]
+    columns = [
+        "", "threads", "tokens", "attention: plain, s", "ours, s", "plain / ours", "step: plain, s", "ours, s",
+        "ours / plain", "peak GiB: plain", "ours",
+    ]  # fmt: skip
+    times = table(columns, [cells(case, results) for case in cases])
+    columns = [
+        "tokens",
+        "pairs visible",
+        "pairs computed",
+        "blocks touched, as written",
+        "sorted",
+        "layout, ms",
+        "of step",
+    ]
+    seen = table(columns, [sparsity(case, results) for case in first])
+    columns = ["tokens", "step, s", "with detour", "peak GiB", "with detour", "time", "memory"]
+    bf16 = [case for case in cases if case.dtype == "bf16" and case.threads == args.threads[0] and not case.is_long]
+    listed = " ".join(
+        f"--{name} {' '.join(map(str, getattr(args, name)))}" for name in ("lengths", "dtypes", "threads")
+    )
+    command = f"python -m benchmarks.attention SHARDS {listed} --repeats {args.repeats}"
+    return (
+        f"{machine('torch')}; {datetime.now(UTC):%Y-%m-%d}; `{command}`.\n\n{times}\n\n"
+        f"Shares of all pairs, and of all 128 x 128 blocks, of plain causal attention; layout is made once a "
+        f'batch:\n\n{seen}\n\nbf16 with `attention_dtype = "fp32"`:\n\n'
+        f"{table(columns, [detour(case, results) for case in bf16])}"
+    )
 
 
 def main() -> None:
-    """Measure and print."""
-    args = options()
-    torch.set_num_threads(args.threads)
-    if args.keep_memory:
-        keep_memory()
-    if args.peak_of:
-        sys.stdout.write(str(own_peak_bytes(args.peak_of, args)))
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attention", description=__doc__)
+    parser.add_argument("shards", nargs="?", type=Path, help="what `meloformer pack` wrote")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[4096, 16384, 65536])
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="long rows with the first number only")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of every measurement; the median counts")
+    parser.add_argument("--results", type=Path, help="file of what was measured")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
+    parser.add_argument("--one-step", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one_step:
+        kind, case = args.one_step[0], Case(*json.loads(args.one_step[1]))
+        torch.set_num_threads(case.threads)
+        sys.stdout.write(json.dumps(one_step(kind, case)))
         return
-    lines = [HEADER, ["---"] * len(HEADER)]
-    for cells in lines:
-        sys.stdout.write(f"| {' | '.join(cells)} |\n")
-    for length in args.lengths:
-        sys.stdout.write(f"| {' | '.join(row_of_table(length, args))} |\n")
-        sys.stdout.flush()
+    text = report(args)
+    sys.stdout.write(text + "\n")
+    if args.write:
+        write_section(PAGE, "attention", text)
 
 
 if __name__ == "__main__":
-    np.seterr(all="raise")
     main()

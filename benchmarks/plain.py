@@ -1,4 +1,4 @@
-"""A transformer as everybody has it, to compare with. Needs nothing but PyTorch."""
+"""The transformer that everybody has: what MeloFormer is compared with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from meloformer.model.batch import Batch
-from meloformer.model.blocks import SwiGLU
+from meloformer.model.ffn import SwiGLU
 from meloformer.model.layout import Layout
+from meloformer.model.norm import RMSNorm
 from meloformer.model.rope import Rotation, rotate
 from meloformer.settings import ModelSettings
 from meloformer.tokens.vocabulary import Vocabulary
@@ -19,7 +20,7 @@ class PlainBlock(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.head_dim = settings.head_dim
-        self.norms = nn.ModuleList(nn.RMSNorm(settings.dim) for _ in range(2))
+        self.norms = nn.ModuleList(RMSNorm(settings.dim) for _ in range(2))
         kv_dim = settings.num_kv_heads * settings.head_dim
         self.query = nn.Linear(settings.dim, settings.dim, bias=False)
         self.key = nn.Linear(settings.dim, kv_dim, bias=False)
@@ -44,7 +45,7 @@ class PlainTransformer(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(len(vocabulary), settings.dim)
         self.layers = nn.ModuleList(PlainBlock(settings) for _ in range(settings.num_layers))
-        self.norm = nn.RMSNorm(settings.dim)
+        self.norm = RMSNorm(settings.dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:

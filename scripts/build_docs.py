@@ -178,6 +178,40 @@ def drawn_masks() -> str:
     return "\n".join(f"{title}:\n\n```text\n{drawing}```\n" for title, drawing in drawings)
 
 
+def drawn_layouts() -> str:
+    """Two families on the same piece, as FlexAttention meets them, as text."""
+    import numpy as np
+    import torch
+
+    from meloformer.model.batch import Batch
+    from meloformer.model.flex import FlexPath
+    from meloformer.model.visibility import draw
+    from meloformer.settings import ModelSettings
+    from meloformer.tokens.attributes import GLOBAL
+    from meloformer.tokens.vocabulary import Vocabulary
+
+    names = PIECE.split()
+    batch = Batch.of([np.array([Vocabulary.default().id_of(name) for name in names])])
+    path = FlexPath.of(batch, ModelSettings.of_size("tiny", heads={"track": 1, "ensemble": 1}, bar_offsets=(0, 2)))
+    track, ensemble = path.updated["track"], path.updated["ensemble"]
+    assert track.order is not None
+    num_globals, num_bars = int((batch.instrument == GLOBAL).sum()), batch.bar_document.shape[1]
+    tokens = torch.arange(len(names))
+    in_order = [number for number in track.order.tolist() if number < len(names)]
+    first_summary = path.num_tokens + len(path.globals)
+    keys = torch.cat([tokens, path.num_tokens + torch.arange(num_globals), first_summary + torch.arange(num_bars)])
+    of_keys = [*names, *(names[number] for number in path.globals[:num_globals].tolist())]
+    of_keys += [f"S{bar + 1}" for bar in range(num_bars)]
+    nothing = torch.zeros((), dtype=torch.int64)
+    of_track = track.mask_mod(nothing, nothing, tokens[:, None], tokens)
+    of_ensemble = ensemble.mask_mod(nothing, nothing, tokens[:, None], keys)
+    drawings = (
+        ("`track`, sorted", draw(of_track, [names[number] for number in in_order])),
+        ("`ensemble` (bar offsets 0 and 2): tokens, globals again, summaries", draw(of_ensemble, names, of_keys)),
+    )
+    return "\n".join(f"{title}:\n\n```text\n{drawing}```\n" for title, drawing in drawings)
+
+
 def sizes_table() -> str:
     """True parameter counts of every size, from models without memory."""
     import torch
@@ -202,7 +236,7 @@ def sizes_table() -> str:
 def attention_page() -> str:
     """docs/attention.md with its drawings and its table of sizes made again."""
     text = (DOCS / "attention.md").read_text(encoding="utf-8")
-    for name, build in (("drawn", drawn_masks), ("sizes", sizes_table)):
+    for name, build in (("layouts", drawn_layouts), ("drawn", drawn_masks), ("sizes", sizes_table)):
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
         before, found_begin, rest = text.partition(begin)
         _, found_end, after = rest.partition(end)

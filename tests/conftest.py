@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 hypothesis.settings.register_profile("meloformer", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("meloformer")
@@ -34,3 +36,12 @@ def dev_files() -> list[Path]:
 def malformed_files() -> list[Path]:
     """The 104 broken or odd MIDI files."""
     return _files_of("malformed")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of PyTorch: what watches its operations sees only those of its own thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

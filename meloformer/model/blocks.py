@@ -7,32 +7,16 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 
 from meloformer.model.attention import FourPhaseAttention
+from meloformer.model.ffn import SwiGLU
 from meloformer.model.layout import Layout
+from meloformer.model.norm import RMSNorm
 from meloformer.settings import ModelSettings
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
-
-
-class SwiGLU(nn.Module):
-    """Feed-forward network with a gate.
-
-    Source: Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202.
-    """
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(dim, hidden, bias=False)
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., dim) -> (..., dim)."""
-        return self.down(silu(self.gate(x)) * self.up(x))
 
 
 class Block(nn.Module):
@@ -48,12 +32,12 @@ class Block(nn.Module):
         super().__init__()
         dim = settings.dim
         self.checkpointing = settings.checkpointing
-        self.regular_attention_norm = nn.RMSNorm(dim)
-        self.summary_attention_norm = nn.RMSNorm(dim)
+        self.regular_attention_norm = RMSNorm(dim)
+        self.summary_attention_norm = RMSNorm(dim)
         self.attention = FourPhaseAttention(settings, summary_goes_on=summary_goes_on)
-        self.regular_ffn_norm = nn.RMSNorm(dim)
+        self.regular_ffn_norm = RMSNorm(dim)
         self.ffn = SwiGLU(dim, settings.ffn_dim)
-        self.summary_ffn_norm = nn.RMSNorm(dim) if summary_goes_on else None
+        self.summary_ffn_norm = RMSNorm(dim) if summary_goes_on else None
         has_own = summary_goes_on and settings.summary_ffn == "own"
         self.summary_ffn = SwiGLU(dim, settings.ffn_dim) if has_own else None
 

@@ -12,6 +12,7 @@ from meloformer.errors import VocabularyError
 from meloformer.model.batch import Batch
 from meloformer.model.blocks import Block
 from meloformer.model.layout import Layout
+from meloformer.model.norm import RMSNorm
 from meloformer.settings import ModelSettings
 from meloformer.tokens.attributes import NUM_INSTRUMENTS
 from meloformer.tokens.vocabulary import Vocabulary
@@ -39,7 +40,7 @@ class MeloFormer(nn.Module):
         self.layers = nn.ModuleList(
             Block(settings, summary_goes_on=index < last) for index in range(settings.num_layers)
         )
-        self.norm = nn.RMSNorm(settings.dim)
+        self.norm = RMSNorm(settings.dim)
         self._initialise()
 
     def _initialise(self) -> None:

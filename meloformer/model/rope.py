@@ -5,10 +5,11 @@ Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embeddin
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 BASE = 10_000.0
 """Wavelengths run from 2 pi to 2 pi times this, in tokens or in grid steps."""
@@ -42,6 +43,28 @@ def rotation(position: Tensor, time: Tensor, head_dim: int, rope: Literal["posit
 
 def rotate(heads_BNHE: Tensor, by: Rotation) -> Tensor:
     """(B, N, H, head_dim) queries or keys, rotated; the dtype stays."""
-    first, second = heads_BNHE.float().chunk(2, dim=-1)
-    rotated = torch.cat([first * by.cos - second * by.sin, first * by.sin + second * by.cos], dim=-1)
-    return rotated.to(heads_BNHE.dtype)
+    return _Rotate.apply(heads_BNHE, *by)  # pyright: ignore[reportReturnType]
+
+
+class _Rotate(torch.autograd.Function):
+    """Without this, forward and backward make a dozen tensors where one is wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(heads, cos, sin, sign=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _rotated(grad, *ctx.saved_tensors, sign=-1), None, None
+
+
+def _rotated(heads: Tensor, cos: Tensor, sin: Tensor, *, sign: int) -> Tensor:
+    """Rotated forth or back, worked out in fp32."""
+    first, second = heads.float().chunk(2, dim=-1)
+    rotated = torch.empty(heads.shape, dtype=torch.float32, device=heads.device)
+    new_first, new_second = rotated.chunk(2, dim=-1)
+    torch.mul(first, cos, out=new_first).addcmul_(second, sin, value=-sign)
+    torch.mul(second, cos, out=new_second).addcmul_(first, sin, value=sign)
+    return rotated.to(heads.dtype)

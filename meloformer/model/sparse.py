@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from meloformer.model.batch import Batch
-from meloformer.model.tiled import HeadRun, head_runs, tiled_attention
+from meloformer.model.tiled import HeadRun, More, head_runs, tiled_attention
 from meloformer.model.tiling import Tiling, equal_key_tiling
 from meloformer.model.visibility import EQUAL_KEY
 from meloformer.model.windows import Places, summary_tiling, window_tiling
@@ -63,11 +63,11 @@ class SparsePath:
         self, query_BMHE: Tensor, summary_key: Tensor, summary_value: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
         """Phases SS and SR; arguments and result as in :meth:`DensePath.summarise`."""
-        keys = torch.cat([summary_key.flatten(0, 1), key.flatten(0, 1)])
-        values = torch.cat([summary_value.flatten(0, 1), value.flatten(0, 1)])
         num_heads, num_kv_heads = query_BMHE.shape[2], key.shape[2]
         runs = head_runs(0, num_heads, num_heads // num_kv_heads, self.summarised)
-        return tiled_attention(query_BMHE.flatten(0, 1), keys, values, runs).view_as(query_BMHE)
+        more = More(None, key.flatten(0, 1), value.flatten(0, 1))
+        query, own_key, own_value = (each.flatten(0, 1) for each in (query_BMHE, summary_key, summary_value))
+        return tiled_attention(query, own_key, own_value, runs, more).view_as(query_BMHE)
 
     def update(
         self, query_BTHE: Tensor, key: Tensor, value: Tensor, second_key: Tensor, second_value: Tensor
@@ -79,12 +79,8 @@ class SparsePath:
         for family, count in self.heads.items():
             runs += head_runs(first, count, num_heads // num_kv_heads, self.updated[family])
             first += count
-        keys, values = self._with_far(key, second_key), self._with_far(value, second_value)
-        return tiled_attention(query_BTHE.flatten(0, 1), keys, values, runs).view_as(query_BTHE)
-
-    def _with_far(self, regular_BTKE: Tensor, second_BMKE: Tensor) -> Tensor:
-        """(R, K, E): regular tokens, globals, summaries; only the first where no head reads the others."""
-        regular = regular_BTKE.flatten(0, 1)
-        if "ensemble" not in self.heads:
-            return regular
-        return torch.cat([regular, regular.index_select(0, self.globals), second_BMKE.flatten(0, 1)])
+        far = None
+        if "ensemble" in self.heads:
+            far = More(self.globals, second_key.flatten(0, 1), second_value.flatten(0, 1))
+        query, key, value = (each.flatten(0, 1) for each in (query_BTHE, key, value))
+        return tiled_attention(query, key, value, runs, far).view_as(query_BTHE)

@@ -52,6 +52,7 @@ def test_it_measures_both_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(int(cell.replace(",", "")) > 0 for cell in cells[1:3])
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", ["plain", "ours"])
 @pytest.mark.parametrize("changes", [{}, {"num_kv_heads": 2}, {"summary_ffn": "shared"}])
 def test_products_are_counted_as_pytorch_counts_them(kind: str, changes: dict[str, Any]) -> None:

@@ -1,0 +1,83 @@
+"""What is written out by hand has the outputs and gradients that autograd finds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from meloformer.model.ffn import SwiGLU
+from meloformer.model.norm import CHUNK, RMSNorm
+from meloformer.model.rope import Rotation, rotate, rotation
+
+
+def plain_swiglu(ffn: SwiGLU, x: Tensor) -> Tensor:
+    return ffn.down(silu(ffn.gate(x)) * ffn.up(x))
+
+
+@pytest.mark.parametrize("rows", [1, CHUNK, CHUNK + 1, 3 * CHUNK])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_feed_forward_networks_in_chunks_are_those_of_autograd(rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ffn = SwiGLU(16, 24).to(dtype)
+    x = torch.randn(1, rows, 16, dtype=dtype, requires_grad=True)
+    wanted, found = plain_swiglu(ffn, x), ffn(x)
+    gradient = torch.randn_like(x)
+    inputs = [x, *ffn.parameters()]
+    pairs = [
+        (wanted, found),
+        *zip(torch.autograd.grad(wanted, inputs, gradient), torch.autograd.grad(found, inputs, gradient), strict=True),
+    ]
+    for one, other in pairs:
+        assert one.dtype == other.dtype == dtype
+        torch.testing.assert_close(
+            other, one, rtol=0, atol=(1e-5 if dtype == torch.float32 else 2**-6) * one.abs().max().item()
+        )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_in_chunks_are_those_of_pytorch(scale: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    norm = RMSNorm(16).to(dtype)
+    nn.init.normal_(norm.weight, 1)
+    x = torch.randn(1, 2 * CHUNK + 3, 16, dtype=dtype).mul_(scale).requires_grad_()
+    wanted, found = nn.RMSNorm.forward(norm, x), norm(x)
+    gradient = torch.randn_like(x)
+    inputs = [x, norm.weight]
+    pairs = [
+        (wanted, found),
+        *zip(torch.autograd.grad(wanted, inputs, gradient), torch.autograd.grad(found, inputs, gradient), strict=True),
+    ]
+    for one, other in pairs:
+        assert one.dtype == other.dtype == dtype
+        largest = one.abs().max().item()
+        torch.testing.assert_close(other, one, rtol=0, atol=(1e-5 if dtype == torch.float32 else 2**-6) * largest)
+
+
+def test_weights_that_are_frozen_get_no_gradients() -> None:
+    ffn = SwiGLU(8, 8)
+    ffn.up.weight.requires_grad_(False)
+    ffn(torch.randn(2 * CHUNK, 8)).sum().backward()
+    assert ffn.up.weight.grad is None
+    assert ffn.gate.weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotations_have_the_gradients_of_autograd(dtype: torch.dtype) -> None:
+    def plain(heads: Tensor, by: Rotation) -> Tensor:
+        first, second = heads.float().chunk(2, dim=-1)
+        rotated = torch.cat([first * by.cos - second * by.sin, first * by.sin + second * by.cos], dim=-1)
+        return rotated.to(heads.dtype)
+
+    torch.manual_seed(0)
+    position = torch.arange(10).expand(2, 10)
+    by = rotation(position, position * 3, 8, "both")
+    heads = torch.randn(2, 10, 3, 8, dtype=dtype, requires_grad=True)
+    wanted, found = plain(heads, by), rotate(heads, by)
+    gradient = torch.randn_like(heads)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(each, heads, gradient)[0] for each in (found, wanted)), rtol=2**-7, atol=1e-6
+    )
