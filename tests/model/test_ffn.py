@@ -36,6 +36,38 @@ def test_feed_forward_networks_in_chunks_are_those_of_autograd(rows: int, dtype:
         )
 
 
+@pytest.mark.parametrize("rows", [5, 2 * CHUNK])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_under_autocast_networks_work_in_its_dtype_and_weights_keep_theirs(rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ffn, norm = SwiGLU(16, 24), RMSNorm(16)
+    x = torch.randn(1, rows, 16, requires_grad=True)
+    with torch.autocast("cpu", dtype=dtype):
+        wanted, found = plain_swiglu(ffn, nn.RMSNorm.forward(norm, x)), ffn(norm(x))
+        assert norm(x).dtype == dtype
+    assert found.dtype == wanted.dtype == dtype
+    inputs = [x, *ffn.parameters(), *norm.parameters()]
+    gradient = torch.randn_like(wanted)
+    wanted_grads, found_grads = (torch.autograd.grad(out, inputs, gradient) for out in (wanted, found))
+    for one, other in zip([wanted, *wanted_grads], [found, *found_grads], strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(other, one, rtol=0, atol=2**-5 * one.abs().max().item())
+
+
+@pytest.mark.parametrize("rows", [5, 2 * CHUNK])
+def test_two_tensors_of_the_inner_width_are_kept(rows: int) -> None:
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.shape[-1])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        SwiGLU(16, 24)(torch.randn(1, rows, 16, requires_grad=True))
+    of_the_weight = 1  # the last one is (16, 24)
+    assert kept.count(24) == 2 + of_the_weight
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norms_in_chunks_are_those_of_pytorch(scale: float, dtype: torch.dtype) -> None:

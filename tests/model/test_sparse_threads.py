@@ -42,6 +42,16 @@ def test_the_same_number_of_threads_has_the_same_bits(num_threads: int) -> None:
     assert all(torch.equal(once.gradients[name], again.gradients[name]) for name in once.gradients)
 
 
+def test_autocast_changes_nothing_inside_tiles(num_threads: int) -> None:  # noqa: ARG001
+    batch, settings = Batch.of(BATCHES["random"]), settings_of()
+    inputs = inputs_of(batch, settings, torch.float32)
+    wanted = outcome(SparsePath.of(batch, settings), inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = outcome(SparsePath.of(batch, settings), inputs)
+    assert all(torch.equal(one, other) for one, other in zip(wanted.outputs, found.outputs, strict=True))
+    assert all(torch.equal(wanted.gradients[name], found.gradients[name]) for name in wanted.gradients)
+
+
 def test_results_come_in_order_from_threads_of_one_core_each(num_threads: int) -> None:
     found = side_by_side([lambda n=n: (n, torch.get_num_threads()) for n in range(10)], CPU)
     assert found == [(n, 1) for n in range(10)]
