@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measure import table, write_section
-from benchmarks.plain import PlainTransformer, plain_attention
+from benchmarks.plain import PlainTransformer, attention_alone
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.flex import FlexPath
@@ -41,7 +41,8 @@ DTYPE = torch.bfloat16
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """bf16, dense, as NVIDIA's data sheets have it for SXM; by a part of the device's name."""
 COLUMNS = (
-    "tokens x rows", "tokens/s, plain", "tokens/s, ours", "attention alone, ms: plain / ours", "step, ms: ours / plain",
+    "tokens x rows", "tokens/s, plain", "tokens/s, ours", "attention alone, ms: plain / ours", "by document / ours",
+    "step, ms: ours / plain",
     "of peak, plain", "of peak, ours", "peak GiB, plain", "peak GiB, ours", "layout, ms", "layout in the step",
 )  # fmt: skip
 
@@ -69,31 +70,6 @@ class Contest:
         if isinstance(path, FlexPath):
             for reading in (path.summarised, *path.updated.values()):
                 assert reading.mask is not None
-
-    def attention_alone(self) -> dict[str, Callable[[], object]]:
-        """Forward and backward of one layer's attention, projections left out: plain, and all four phases."""
-        layout = self.layout()
-        num_heads, num_kv_heads = self.settings.num_heads, self.settings.num_kv_heads
-
-        def of(places: Tensor, heads: int) -> Tensor:
-            shape = (*places.shape, heads, self.settings.head_dim)
-            return torch.randn(shape, dtype=DTYPE, device=self.device, requires_grad=True)
-
-        tokens, bars = self.batch.ids, self.batch.bar_document
-        query, key, value = of(tokens, num_heads), of(tokens, num_kv_heads), of(tokens, num_kv_heads)
-        summaries = of(bars, num_heads), of(bars, num_kv_heads), of(bars, num_kv_heads)
-        second = of(bars, num_kv_heads), of(bars, num_kv_heads)
-        gradient, of_summaries = torch.randn_like(query), torch.randn_like(summaries[0])
-
-        def plain() -> None:
-            plain_attention(query, key, value).backward(gradient)
-
-        def ours() -> None:
-            summarised = layout.path.summarise(*summaries, key, value)
-            updated = layout.path.update(query, key, value, *second)
-            torch.autograd.backward([summarised, updated], [of_summaries, gradient])
-
-        return {"plain": plain, "ours": ours}
 
     def step(self, kind: str) -> Callable[[], object]:
         """A training step: layout (ours), forward, backward, optimiser."""
@@ -196,7 +172,7 @@ def row_of_table(contest: Contest, peak_flops: float | None, repeats: int) -> li
     """All that is told of one shape."""
     device, (rows, length) = contest.device, contest.batch.ids.shape
     peaks = {kind: peak_gib(lambda kind=kind: contest.step(kind), device) for kind in ("plain", "ours")}
-    alone = seconds_of(contest.attention_alone(), device, repeats)
+    alone = seconds_of(attention_alone(contest.batch, contest.settings, contest.layout(), DTYPE), device, repeats)
     steps = seconds_of({kind: contest.step(kind) for kind in ("plain", "ours")}, device, repeats)
     making = seconds_of({"layout": contest.ready_layout}, device, repeats)["layout"]
     shares = {kind: contest.flops(kind) / steps[kind] / peak_flops if peak_flops else None for kind in steps}
@@ -204,6 +180,7 @@ def row_of_table(contest: Contest, peak_flops: float | None, repeats: int) -> li
         f"{length:,} x {rows}",
         *(f"{rows * length / steps[kind]:,.0f}" for kind in ("plain", "ours")),
         f"{1000 * alone['plain']:.2f} / {1000 * alone['ours']:.2f} = **{alone['plain'] / alone['ours']:.2f}**",
+        f"{alone['by document'] / alone['ours']:.2f}",
         f"{1000 * steps['ours']:.1f} / {1000 * steps['plain']:.1f} = **{steps['ours'] / steps['plain']:.2f}**",
         *("" if share is None else f"{share:.1%}" for share in (shares["plain"], shares["ours"])),
         *(f"{peaks[kind]:.2f}" for kind in ("plain", "ours")),

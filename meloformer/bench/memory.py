@@ -59,13 +59,18 @@ def _peak_on_cuda(settings: Settings, shards: Path | None, device: torch.device)
 
 
 def _peak_in_this_process(settings: Settings, shards: Path | None, device_type: str) -> int:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak starts again from what is in use now
+    forget_largest_resident_bytes()
     before = largest_resident_bytes()
     workload = Workload(settings, shards, torch.device(device_type))
     for _ in range(NUM_STEPS):
         workload.step()
     return largest_resident_bytes() - before
+
+
+def forget_largest_resident_bytes() -> None:
+    """On Linux: the peak starts again from what is in use now (proc(5))."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def largest_resident_bytes() -> int:

@@ -39,26 +39,30 @@ class SwiGLU(nn.Module):
         if is_short or torch.compiler.is_compiling():  # the compiler finds out by itself what to make again
             return self.down(silu(self.gate(x)) * self.up(x))
         dtype = layer_dtype(x)
-        parts = (x.reshape(rows, -1), self.gate.weight, self.up.weight, self.down.weight)
-        return _Gated.apply(*(part.to(dtype) for part in parts)).view_as(x)  # pyright: ignore
+        parts = (x.reshape(rows, x.shape[-1]), self.gate.weight, self.up.weight, self.down.weight)
+        return _Gated.apply(*(part.to(dtype) for part in parts), torch.is_grad_enabled()).view_as(x)  # pyright: ignore
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, to_gate_FD: Tensor, to_up_FD: Tensor, to_down_DF: Tensor) -> Tensor:
-        gate_NF, up_NF = (x_ND.new_empty(len(x_ND), len(to_gate_FD)) for _ in range(2))
+    def forward(ctx: Any, x_ND: Tensor, *rest: Any) -> Tensor:
+        to_gate_FD, to_up_FD, to_down_DF, is_kept = rest
+        most = len(x_ND) if is_kept else max((rows.stop - rows.start for rows in chunks(x_ND)), default=0)
+        gate_NF, up_NF = (x_ND.new_empty(most, len(to_gate_FD)) for _ in range(2))
         out_ND = torch.empty_like(x_ND)
         for rows in chunks(x_ND):
-            gate, up = gate_NF[rows], up_NF[rows]
+            place = rows if is_kept else slice(0, rows.stop - rows.start)
+            gate, up = gate_NF[place], up_NF[place]
             torch.mm(x_ND[rows], to_gate_FD.T, out=gate)
             torch.mm(x_ND[rows], to_up_FD.T, out=up)
             torch.mm(silu(gate).mul_(up), to_down_DF.T, out=out_ND[rows])
-        ctx.save_for_backward(x_ND, gate_NF, up_NF, to_gate_FD, to_up_FD, to_down_DF)
+        if is_kept:
+            ctx.save_for_backward(x_ND, gate_NF, up_NF, to_gate_FD, to_up_FD, to_down_DF)
         return out_ND
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         x_ND, gate_NF, up_NF, *weights = ctx.saved_tensors
         to_gate_FD, to_up_FD, to_down_DF = weights
         of_x_ND = torch.empty_like(x_ND)
@@ -73,4 +77,4 @@ class _Gated(torch.autograd.Function):
             sums[0] += of_gate.T @ x
             sums[1] += of_up.T @ x
             torch.addmm(of_gate @ to_gate_FD, of_up, to_up_FD, out=of_x_ND[rows])
-        return of_x_ND, *(own.to(each.dtype) for own, each in zip(sums, weights, strict=True))
+        return of_x_ND, *(own.to(each.dtype) for own, each in zip(sums, weights, strict=True)), None

@@ -23,7 +23,7 @@ class RMSNorm(nn.RMSNorm):
         """(..., dim) -> (..., dim), under autocast in its dtype: many projections read it, and would each cast it."""
         rows = x.numel() // x.shape[-1]
         dtype = layer_dtype(x)
-        if x.device.type != "cpu" or rows <= CHUNK:
+        if x.device.type != "cpu" or rows <= CHUNK or x.dtype == torch.float64:
             return super().forward(x).to(dtype)
         # PyTorch works in fp32, and takes the epsilon of that.
         eps = torch.finfo(torch.float32).eps if self.eps is None else self.eps

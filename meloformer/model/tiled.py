@@ -76,7 +76,7 @@ def tiled_attention(
     Returns:
         (N, H, E) of the same dtype.
     """
-    more = more or More(None, key_AKE[:0], value_AKE[:0])
+    more = more or More(None, *(each.new_empty((0, *each.shape[1:])) for each in (key_AKE, value_AKE)))
     given = (query_NHE, key_AKE, value_AKE, more.key, more.value, more.again, runs)
     return _TiledAttention.apply(*given)  # pyright: ignore[reportReturnType]
 
@@ -87,8 +87,8 @@ class _TiledAttention(torch.autograd.Function):
         *_, runs = rest
         out = torch.empty_like(query)
         shares = _shares(runs, key, value, *rest[:-1])
-        with torch.autocast(query.device.type, enabled=False):  # tiles are fp32 inside, with any number of threads
-            side_by_side([partial(_forward, share, query, out) for share in shares], query.device)
+        for _ in side_by_side([partial(_forward, share, query, out) for share in shares], query.device):
+            pass
         ctx.save_for_backward(query, key, value, *rest[:-1])
         ctx.runs = runs
         return out
@@ -102,9 +102,7 @@ class _TiledAttention(torch.autograd.Function):
         key, value, far_key, far_value = all_keys
         shares = _shares(ctx.runs, key, value, far_key, far_value, again)
         tasks = [partial(_backward, share, query, grad_out, grad_query) for share in shares]
-        with torch.autocast(query.device.type, enabled=False):
-            found = side_by_side(tasks, query.device)
-        for share, both in zip(shares, found, strict=True):
+        for share, both in zip(shares, side_by_side(tasks, query.device), strict=True):
             heads, order = share.run.key, share.run.arrangement.order
             for sums, near, far in zip(both, grads[:2], grads[2:], strict=True):
                 sums.add_to(0, near[:, heads], order)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from meloformer.model.ffn import SwiGLU
 from meloformer.model.norm import CHUNK, RMSNorm
@@ -113,3 +116,26 @@ def test_rotations_have_the_gradients_of_autograd(dtype: torch.dtype) -> None:
     torch.testing.assert_close(
         *(torch.autograd.grad(each, heads, gradient)[0] for each in (found, wanted)), rtol=2**-7, atol=1e-6
     )
+
+
+def test_without_gradients_the_inner_width_takes_one_chunk() -> None:
+    ffn, x = SwiGLU(8, 64), torch.randn(1, 4 * CHUNK, 8)
+    made: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.shape[-1] == 64:
+                made.append(result.untyped_storage().nbytes() // 4)
+            return result
+
+    with torch.no_grad(), Watch():
+        found = ffn(x)
+    assert made
+    assert max(made) == 64 * CHUNK
+    torch.testing.assert_close(found, plain_swiglu(ffn, x))
+
+
+def test_norms_keep_the_accuracy_of_fp64() -> None:
+    norm, x = RMSNorm(16).double(), torch.randn(2 * CHUNK, 16, dtype=torch.float64)
+    torch.testing.assert_close(norm(x), nn.RMSNorm.forward(norm, x), rtol=1e-14, atol=1e-14)

@@ -12,6 +12,7 @@ import torch
 from meloformer.errors import MeloFormerError
 from meloformer.midi.read import read_midi
 from meloformer.model.batch import Batch
+from meloformer.model.meloformer import MeloFormer
 from meloformer.model.sparse import SparsePath
 from meloformer.model.workers import side_by_side
 from meloformer.tokens.encode import encode
@@ -52,15 +53,25 @@ def test_autocast_changes_nothing_inside_tiles(num_threads: int) -> None:  # noq
     assert all(torch.equal(wanted.gradients[name], found.gradients[name]) for name in wanted.gradients)
 
 
+def test_inference_mode_changes_nothing(num_threads: int) -> None:  # noqa: ARG001
+    torch.manual_seed(0)
+    model = MeloFormer(settings_of(attention="sparse", num_layers=2)).eval()
+    batch = Batch.of(BATCHES["random"])
+    with torch.no_grad():
+        wanted = model(batch)
+    with torch.inference_mode():
+        assert torch.equal(model(batch), wanted)
+
+
 def test_results_come_in_order_from_threads_of_one_core_each(num_threads: int) -> None:
-    found = side_by_side([lambda n=n: (n, torch.get_num_threads()) for n in range(10)], CPU)
+    found = list(side_by_side([lambda n=n: (n, torch.get_num_threads()) for n in range(10)], CPU))
     assert found == [(n, 1) for n in range(10)]
     assert torch.get_num_threads() == num_threads
 
 
 def test_what_a_thread_raises_is_raised(num_threads: int) -> None:  # noqa: ARG001
     with pytest.raises(ZeroDivisionError):
-        side_by_side([lambda: 1 // 0, lambda: 1], CPU)
+        list(side_by_side([lambda: 1 // 0, lambda: 1], CPU))
 
 
 def test_rows_of_real_music_are_exact(dev_files: list[Path]) -> None:
