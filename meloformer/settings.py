@@ -308,8 +308,9 @@ class GenerationSettings(Section):
     """Piece k of a seed is the same whatever ``num`` is."""
     max_notes_per_bar: Positive = 256
     """A bar with this many notes ends as soon as the grammar and the wished instruments allow."""
-    context: Annotated[int, Field(ge=64)] = 512
-    """The model sees the latest whole bars that fit into this many tokens."""
+    context: Annotated[int, Field(ge=64)] | None = None
+    """How many tokens the model looks back at most, for models trained on short rows; by default all. At so many, the
+    latest three quarters of them, in whole bars, are read anew, and the piece goes on from these."""
     device: str = "auto"
     """As in training."""
 

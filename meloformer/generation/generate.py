@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from meloformer.generation.constraints import Wishes, allowed_tokens, make_wishes, redirected
+from meloformer.generation.constraints import allowed_tokens, make_wishes, redirected
 from meloformer.generation.context import latest_context
+from meloformer.generation.decoder import Decoder
 from meloformer.generation.sampling import sample, token_probabilities
-from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import GenerationSettings, checked
 from meloformer.tokens.grammar import GrammarState
@@ -38,9 +39,9 @@ class Bar(NamedTuple):
 class _Piece:
     """One piece in the making."""
 
-    def __init__(self, model: MeloFormer, wishes: Wishes, rng: np.random.Generator) -> None:
-        self.vocabulary = model.vocabulary
-        self.wishes = wishes
+    def __init__(self, decoder: Decoder, rng: np.random.Generator) -> None:
+        self.vocabulary = decoder.model.vocabulary
+        self.cache = decoder.new_piece()
         self.rng = rng
         self.state = GrammarState(self.vocabulary)
         self.ids = array("H")
@@ -70,10 +71,6 @@ class _Piece:
         ids = np.array(self.ids[self.told : stop], dtype=np.uint16)
         self.told = stop
         return Bar(number, bar, ids, self.is_finished)
-
-    def context(self, length: int) -> np.ndarray:
-        """What the model sees of it, at most ``length`` tokens."""
-        return latest_context(np.array(self.ids), length, self.vocabulary)
 
 
 def generate(
@@ -146,13 +143,11 @@ def stream(model: MeloFormer, settings: GenerationSettings | None = None) -> Ite
         instruments=chosen.instruments,
         max_notes_per_bar=chosen.max_notes_per_bar,
     )
-    pieces = [_Piece(model, wishes, np.random.default_rng([chosen.seed, k])) for k in range(chosen.num)]
+    decoder = Decoder(model)
+    pieces = [_Piece(decoder, np.random.default_rng([chosen.seed, k])) for k in range(chosen.num)]
     while unfinished := [piece for piece in pieces if not piece.is_finished]:
-        contexts = [piece.context(chosen.context) for piece in unfinished]
-        logits = model(Batch.of(contexts, model.vocabulary, device=model.device))
-        last = torch.tensor([len(context) - 1 for context in contexts], device=model.device)
-        rows = logits[torch.arange(len(contexts), device=model.device), last].float().cpu().numpy()
-        for piece, row in zip(unfinished, rows, strict=True):
+        logits = _next_logits(decoder, unfinished, chosen.context)
+        for piece, row in zip(unfinished, logits, strict=True):
             allowed = allowed_tokens(piece.state, wishes)
             probabilities = token_probabilities(
                 redirected(row, piece.state, allowed),
@@ -165,3 +160,21 @@ def stream(model: MeloFormer, settings: GenerationSettings | None = None) -> Ite
         for number, piece in enumerate(pieces):
             if (bar := piece.finished_bar(number)) is not None:
                 yield bar
+
+
+def _next_logits(decoder: Decoder, pieces: list[_Piece], context: int | None) -> np.ndarray:
+    """(P, V) what the model says of the next token of each piece.
+
+    Where a piece has come to ``context`` tokens since it was last read anew, its latest three quarters of them are.
+    """
+    anew = [piece for piece in pieces if context is not None and piece.cache.facts.position + 1 >= context]
+    others = [piece for piece in pieces if piece not in anew]
+    rows: dict[int, Tensor] = {}
+    if others:
+        logits = decoder.step([piece.cache for piece in others], [piece.ids[-1] for piece in others])
+        rows = {id(piece): row for piece, row in zip(others, logits, strict=True)}
+    for piece in anew:
+        assert context is not None
+        latest = latest_context(np.array(piece.ids), 3 * context // 4, piece.vocabulary)
+        piece.cache, rows[id(piece)] = decoder.read(latest)
+    return torch.stack([rows[id(piece)] for piece in pieces]).cpu().numpy()
