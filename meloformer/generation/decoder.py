@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from meloformer.generation.cache import FamilyHeads, PieceCache, Recorded
-from meloformer.generation.packed import PackedModel, interleaved
+from meloformer.generation.packed import PackedModel, interleaved, min_rows
 from meloformer.generation.store import Place
 from meloformer.model.batch import Batch
 from meloformer.model.layout import AttentionPath, Layout
@@ -22,9 +22,6 @@ from meloformer.model.meloformer import MeloFormer
 from meloformer.tokens.attributes import attributes
 from meloformer.tokens.running import RunningAttributes
 
-MIN_ROWS = 4
-"""On a CPU, rows of every product at least: with fewer, a row's result would differ in its last bits from what it is
-among many rows, and a piece alone in time from the same piece among others."""
 MAX_ROWS = 32
 """Rows that are worked through at once."""
 
@@ -40,6 +37,9 @@ class Decoder:
         self.model = model
         self.packed = PackedModel(model)
         self.settings = model.settings
+        self._num_heads, self._num_kv_heads = model.settings.num_heads, model.settings.num_kv_heads
+        self._width = model.settings.head_dim
+        self._min_rows = min_rows(self.packed.device)
         self.heads = FamilyHeads.all_of(model.settings)
 
     def new_piece(self) -> PieceCache:
@@ -83,7 +83,7 @@ class Decoder:
             if piece.has_summaries and piece.facts.opens_bar(token_id):
                 self._close_bar(piece)
         places = [piece.advance(token_id) for piece, token_id in zip(pieces, ids, strict=True)]
-        missing = max(MIN_ROWS - len(pieces), 0) if packed.device.type == "cpu" else 0
+        missing = max(self._min_rows - len(pieces), 0)
         fill = [0] * missing
         facts = [piece.facts for piece in pieces]
         rotation = packed.rotation([each.position for each in facts] + fill, [each.time for each in facts] + fill)
@@ -91,22 +91,22 @@ class Decoder:
         x_RD = packed.token_embedding[tokens[0]] + packed.instrument_embedding[tokens[1]]
         keys_values: list[Tensor] = []
         for number, layer in enumerate(packed.layers):
-            merged = layer.norm(x_RD) @ layer.query_key_value
-            packed.rotate(merged, 0, self.settings.num_heads + self.settings.num_kv_heads, rotation)
+            merged = layer.query_key_value(layer.norm(x_RD))
+            packed.rotate(merged, 0, self._num_heads + self._num_kv_heads, rotation)
             keys_values.append(merged)
-            x_RD = x_RD + self._attend(number, merged, places) @ layer.out
+            x_RD = x_RD + layer.out(self._attend(number, merged, places))
             x_RD = x_RD + layer.ffn(x_RD)
         self._keep_for_summaries(pieces, keys_values)
-        return (packed.norm(x_RD) @ packed.to_logits)[: len(pieces)]
+        return packed.to_logits(packed.norm(x_RD))[: len(pieces)]
 
     def _attend(self, layer: int, merged: Tensor, places: list[list[Place]]) -> Tensor:
         """(R, H E) what the heads read, after this layer's keys and values were put where they belong."""
-        width = self.settings.head_dim
+        width, num_rows = self._width, merged.shape[0]
         keys_values = self._keys_values(merged)
         queries, newest = [], []
         for heads in self.heads:
             own = merged[:, heads.first * width : (heads.first + heads.num_heads) * width]
-            queries.append(own.view(len(merged), 1, len(heads.slots), heads.num_rows, width).unbind(0))
+            queries.append(own.view(num_rows, 1, len(heads.slots), heads.num_rows, width).unbind(0))
             newest.append(keys_values[:, :, heads.slots].unbind(0))
         outputs: list[Tensor] = []
         for row, of_families in enumerate(places):
@@ -115,16 +115,15 @@ class Decoder:
                 keys, values = place.read[2 * layer], place.read[2 * layer + 1]
                 read = scaled_dot_product_attention(queries[number][row], keys, values, attn_mask=place.mask)
                 outputs.append(read.reshape(1, -1))
-        missing = len(merged) - len(places)
+        missing = num_rows - len(places)
         if missing:
-            outputs.append(merged.new_zeros((1, missing * self.settings.num_heads * width)))
-        return torch.cat(outputs, dim=1).view(len(merged), -1)
+            outputs.append(merged.new_zeros((1, missing * self._num_heads * width)))
+        return torch.cat(outputs, dim=1).view(num_rows, -1)
 
     def _keys_values(self, merged: Tensor) -> Tensor:
         """(R, 2, K, E) view of (R, (H + 2 K) E)."""
-        settings = self.settings
-        behind = merged[:, settings.num_heads * settings.head_dim :]
-        return behind.view(len(merged), 2, settings.num_kv_heads, settings.head_dim)
+        behind = merged[:, self._num_heads * self._width :]
+        return behind.view(merged.shape[0], 2, self._num_kv_heads, self._width)
 
     def _keep_for_summaries(self, pieces: Sequence[PieceCache], of_layers: list[Tensor]) -> None:
         """Put the newest keys and values of all layers (R, (H + 2 K) E) where the summary of the open bar reads."""
@@ -138,27 +137,26 @@ class Decoder:
 
     def _close_bar(self, piece: PieceCache) -> None:
         """Work out the summary of the open bar through all layers, and end the bar."""
-        packed, settings = self.packed, self.settings
-        num_kv_heads, width, num_heads = settings.num_kv_heads, settings.head_dim, settings.num_heads
+        packed, num_kv_heads, width, num_heads = self.packed, self._num_kv_heads, self._width, self._num_heads
         rotation = packed.rotation([piece.facts.position], [piece.facts.bar_end_time])
         assert piece.summarised is not None
         x_1D = packed.summary_embedding
         own, second = [], []
         for number, layer in enumerate(packed.layers):
             summary = layer.summary
-            merged = summary.norm(x_1D) @ summary.query_key_value
+            merged = summary.query_key_value(summary.norm(x_1D))
             packed.rotate(merged, 0, num_heads + num_kv_heads, rotation)
             query = merged[:, : num_heads * width].view(1, num_kv_heads, num_heads // num_kv_heads, width)
             key_value = self._keys_values(merged)[0][:, None, :, None]
             past = piece.summarised.keys_values[2 * number : 2 * number + 2]
             keys, values = torch.cat([past, key_value], dim=3).unbind(0)
             read_1D = scaled_dot_product_attention(query, keys, values).reshape(1, -1)
-            of_second = read_1D @ summary.second
+            of_second = summary.second(read_1D)
             packed.rotate(of_second, 0, num_kv_heads, rotation)
             own.append(key_value)
             second.append(of_second.view(2, 1, num_kv_heads, 1, width))
             if summary.out is not None and summary.ffn is not None:
-                x_1D = x_1D + read_1D @ summary.out
+                x_1D = x_1D + summary.out(read_1D)
                 x_1D = x_1D + summary.ffn(x_1D)
         piece.close_bar(torch.cat(own), torch.cat(second))
 
