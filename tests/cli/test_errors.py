@@ -134,7 +134,7 @@ def test_no_run_and_a_damaged_checkpoint_are_named(meloformer: Run, tmp_path: Pa
     assert_one_line(meloformer("generate", "--checkpoint", "run"), "run")
     weights.write_bytes(whole)
     for wish, named in (
-        (("--instruments", "basss"), "did you mean bass"),
+        (("--instruments", "basoon"), "did you mean bassoon"),
         (("--chords", "C:major"), "hdim7"),
         (("--max-polyphony", "0"), "max_polyphony"),
         (("--pitch-range", "9-3"), "9-3"),
