@@ -66,8 +66,9 @@ def assignment(settings: GenerationSettings, vocabulary: Vocabulary) -> Assignme
     rewriting = [name for name in ("replace", "add", "vary") if getattr(settings, name) is not None]
     if settings.primer is None:
         if rewriting or settings.primer_bars is not None:
-            name = (rewriting or ["primer_bars"])[0].replace("_", "-")
-            raise GenerationError(f"--{name} needs music of your own", "name it with --primer song.mid")
+            name = (rewriting or ["primer_bars"])[0]
+            wish = f"--{name.replace('_', '-')} {getattr(settings, name)}"
+            raise GenerationError(f"{wish} needs music of your own", "name it with --primer song.mid")
         return Assignment(make_wishes(vocabulary, settings), {}, start)
     bars = _read_bars(str(settings.primer), vocabulary)
     if settings.primer_bars is not None:

@@ -157,8 +157,8 @@ def test_progress_counts_every_bar(model: mf.MeloFormer) -> None:
         ({"temperature": -1.0}, SettingsError, "generation.temperature"),
         ({"temperature_of": {"melody": 1.0}}, SettingsError, "generation.temperature_of"),
         ({"key": "C"}, SettingsError, "unknown setting generation.key"),
-        ({"replace": "bass"}, GenerationError, "--replace needs music of your own; .*--primer"),
-        ({"primer_bars": 2}, GenerationError, "--primer-bars needs music"),
+        ({"replace": "bass"}, GenerationError, "--replace bass needs music of your own; .*--primer"),
+        ({"primer_bars": 2}, GenerationError, "--primer-bars 2 needs music"),
         ({"primer": "nowhere.mid"}, InputError, "nowhere.mid"),
     ],
 )
