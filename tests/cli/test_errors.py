@@ -141,6 +141,7 @@ def test_no_run_and_a_damaged_checkpoint_are_named(meloformer: Run, tmp_path: Pa
         (("--replace", "bass"), "--primer"),
     ):
         assert_one_line(meloformer("generate", "--checkpoint", "run", *wish), wish[1], named)
+    weights.write_bytes(whole[:-9])
     state = json.loads((checkpoint / "state.json").read_text())
     (checkpoint / "state.json").write_text(json.dumps(state | {"version": 99}))
     assert_one_line(meloformer("generate", "--checkpoint", checkpoint), str(checkpoint.name))
