@@ -81,10 +81,12 @@ def generate_command(
     source = checkpoint or newest_run(Path("runs"))
 
     from meloformer.generation.generate import generate
+    from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
     from meloformer.model.weights import load
 
     model = load(source, device=choose_device(settings.generation.device))
+    assignment(settings.generation, model.vocabulary)  # a wish that cannot be fulfilled leaves no folder behind
     make_folder(out)
     with console.progress("bars", quiet=quiet) as bar:
         pieces = generate(model, settings=settings.generation, progress=bar)
