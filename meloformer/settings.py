@@ -314,6 +314,18 @@ class GenerationSettings(Section):
     """As in training."""
 
 
+class RenderSettings(Section):
+    """What is made of a piece besides its piano roll, for ``generate`` and ``render``."""
+
+    html: bool = False
+    """A page that shows the piece and plays it in a browser; one file, without a network."""
+    audio: bool = False
+    """The sound, as a WAV file; needs ``meloformer[audio]``."""
+    soundfont: Path | None = None
+    """The SoundFont (.sf2) with the sounds; by default the file that MELOFORMER_SOUNDFONT names, or the first one found
+    where systems keep them."""
+
+
 class BenchSettings(Section):
     """What ``bench`` measures."""
 
@@ -340,6 +352,7 @@ class Settings(Section):
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    render: RenderSettings = Field(default_factory=RenderSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
 
 

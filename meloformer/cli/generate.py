@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from meloformer.model.meloformer import MeloFormer
+    from meloformer.settings import RenderSettings
 
 
 @console.reports_errors
@@ -35,6 +36,9 @@ def generate_command(
     top_p: Annotated[float | None, typer.Option("--top-p", help="Sample among this much probability.")] = None,
     seed: options.Seed = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pieces.")] = Path("generated"),
+    html: options.Html = None,
+    audio: options.Audio = None,
+    soundfont: options.SoundFont = None,
     device: options.Device = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
@@ -42,6 +46,7 @@ def generate_command(
     quiet: options.Quiet = False,
 ) -> None:
     """Write new music: a MIDI file and a piano roll for every piece."""
+    from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
 
     given = {
@@ -55,8 +60,12 @@ def generate_command(
         "generation.top_p": top_p,
         "generation.seed": seed,
         "generation.device": device,
+        "render.html": html,
+        "render.audio": audio,
+        "render.soundfont": soundfont,
     }
     settings = load_settings(config, overrides, given)
+    check_wishes(settings.render)
     source = checkpoint or newest_run(Path("runs"))
 
     from meloformer.generation.generate import generate
@@ -68,7 +77,8 @@ def generate_command(
     with console.progress("bars", quiet=quiet) as bar:
         pieces = generate(model, settings=settings.generation, progress=bar)
     first = settings.generation.seed
-    records = write_pieces(pieces, model, out, [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)])
+    names = [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)]
+    records = write_pieces(pieces, model, out, names, settings.render)
     if as_json:
         console.json_result({"checkpoint": str(source), "pieces": records})
         return
@@ -76,16 +86,18 @@ def generate_command(
     console.table("new pieces", columns, [[record[column] for column in columns] for record in records])
 
 
-def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: list[str]) -> list[dict[str, Any]]:
-    """Write ``NAME.mid`` and ``NAME.png`` for every piece; what each of them is.
+def write_pieces(
+    pieces: list[np.ndarray], model: MeloFormer, out: Path, names: list[str], settings: RenderSettings
+) -> list[dict[str, Any]]:
+    """Write ``NAME.mid`` and what stands beside it for every piece; what each of them is.
 
     Raises:
         OutputError: ``out`` cannot be written.
     """
     from meloformer.midi.bars import seconds_of
-    from meloformer.midi.picture import piano_roll
     from meloformer.midi.score import ending_with_its_bars
     from meloformer.midi.write import write_midi
+    from meloformer.render.render import render
     from meloformer.tokens.decode import decode
 
     make_folder(out)
@@ -95,12 +107,12 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
         assert score.chords is not None
         path = out / f"{name}.mid"
         write_midi(score, path)
-        piano_roll(score, path.with_suffix(".png"), title=name)
+        made = render(score, out / name, settings, title=name)
         seconds = seconds_of(score, score.end_ticks)
         records.append(
             {
                 "file": str(path),
-                "picture": str(path.with_suffix(".png")),
+                **made,
                 "bars": len(score.chords),
                 "notes": score.num_notes,
                 "tokens": len(ids),

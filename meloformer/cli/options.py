@@ -30,3 +30,9 @@ Size = Annotated[str | None, typer.Option("--size", help="tiny, small, base, lar
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result.")]
 SeqLen = Annotated[int | None, typer.Option("--seq-len", help="Tokens in a row.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows in a forward and backward pass.")]
+Html = Annotated[bool | None, typer.Option("--html", help="A page too that shows the piece and plays it.")]
+Audio = Annotated[bool | None, typer.Option("--audio", help="The sound too, as a WAV file.")]
+SoundFont = Annotated[
+    Path | None,
+    typer.Option("--soundfont", metavar="FILE.sf2", help="Sounds for --audio; by default one is looked for."),
+]
