@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,19 @@ Progress = Callable[[int, int], None]
 """Called with the bars written so far and the bars of all pieces."""
 
 
+class Bar(NamedTuple):
+    """One bar of a piece, as soon as it is finished."""
+
+    piece: int
+    """Number of the piece, from 0 on."""
+    number: int
+    """Of the bar in the piece, from 0 on."""
+    ids: np.ndarray
+    """(T,) uint16 from its CHORD on; the first bar opens with BOS, the last ends with EOS. The bars of a piece one
+    after another are its document."""
+    is_last: bool
+
+
 class _Piece:
     """One piece in the making."""
 
@@ -30,6 +44,8 @@ class _Piece:
         self.rng = rng
         self.state = GrammarState(self.vocabulary)
         self.ids = array("H")
+        self.told = 0
+        """How many of the ids were handed out."""
         self.append(BOS)
 
     def append(self, token_id: int) -> None:
@@ -41,12 +57,25 @@ class _Piece:
     def is_finished(self) -> bool:
         return self.state.last == TokenType.EOS
 
+    def finished_bar(self, number: int) -> Bar | None:
+        """The bar that the latest token ended, if it ended one: a CHORD ends the bar before it, EOS its own."""
+        if self.state.last == TokenType.CHORD and self.state.bar > 0:
+            stop, bar = len(self.ids) - 1, self.state.bar - 1
+        elif self.is_finished:
+            stop, bar = len(self.ids), self.state.bar
+        else:
+            return None
+        if stop == self.told:
+            return None
+        ids = np.array(self.ids[self.told : stop], dtype=np.uint16)
+        self.told = stop
+        return Bar(number, bar, ids, self.is_finished)
+
     def context(self, length: int) -> np.ndarray:
         """What the model sees of it, at most ``length`` tokens."""
         return latest_context(np.array(self.ids), length, self.vocabulary)
 
 
-@torch.inference_mode()
 def generate(
     model: MeloFormer,
     *,
@@ -88,6 +117,27 @@ def generate(
     base = (settings or GenerationSettings()).model_dump()
     given = {name: value for name, value in given.items() if value is not None}
     chosen = checked(GenerationSettings, "generation", {**base, **given})
+    documents: list[list[np.ndarray]] = [[] for _ in range(chosen.num)]
+    for done, bar in enumerate(stream(model, chosen), start=1):
+        documents[bar.piece].append(bar.ids)
+        if progress is not None:
+            progress(done, chosen.bars * chosen.num)
+    return [np.concatenate(bars) for bars in documents]
+
+
+@torch.inference_mode()
+def stream(model: MeloFormer, settings: GenerationSettings | None = None) -> Iterator[Bar]:
+    """:func:`generate` bar by bar: every bar as soon as it is finished, those of several pieces mixed.
+
+    Args:
+        model: In eval mode; on any device.
+        settings: By default those of :class:`~meloformer.settings.GenerationSettings`.
+    Yields:
+        The bars; those of one piece in order.
+    Raises:
+        GenerationError, SettingsError: A wish cannot be fulfilled; raised with the first bar.
+    """
+    chosen = settings or GenerationSettings()
     wishes = make_wishes(
         model.vocabulary,
         bars=chosen.bars,
@@ -112,6 +162,6 @@ def generate(
                 top_p=chosen.top_p,
             )
             piece.append(sample(probabilities, piece.rng))
-        if progress is not None:
-            progress(sum(piece.state.bar + piece.is_finished for piece in pieces), chosen.bars * chosen.num)
-    return [np.array(piece.ids, dtype=np.uint16) for piece in pieces]
+        for number, piece in enumerate(pieces):
+            if (bar := piece.finished_bar(number)) is not None:
+                yield bar

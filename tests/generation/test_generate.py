@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import meloformer as mf
 from meloformer.errors import GenerationError, SettingsError
 from meloformer.generation.constraints import allowed_tokens, make_wishes, redirected
+from meloformer.generation.generate import stream
 from meloformer.generation.sampling import sample, token_probabilities
 from meloformer.midi.programs import programs_of
 from meloformer.midi.read import parse_midi
@@ -90,6 +91,24 @@ def test_a_piece_is_the_same_alone_and_among_others(model: mf.MeloFormer) -> Non
     assert all(np.array_equal(one, other) for one, other in zip(two, together[:2], strict=True))
     assert not np.array_equal(together[0], together[1])
     assert not np.array_equal(mf.generate(model, seed=6, settings=SHORT)[0], alone[0])
+
+
+def test_bars_come_one_by_one_and_make_up_the_pieces(model: mf.MeloFormer) -> None:
+    chosen = SHORT.model_copy(update={"num": 3, "seed": 5})
+    documents: list[list[np.ndarray]] = [[], [], []]
+    for bar in stream(model, chosen):
+        assert bar.number == len(documents[bar.piece])
+        assert bar.is_last == (bar.number == SHORT.bars - 1)
+        documents[bar.piece].append(bar.ids)
+    whole = mf.generate(model, settings=chosen)
+    assert all(np.array_equal(np.concatenate(bars), ids) for bars, ids in zip(documents, whole, strict=True))
+    assert [len(bars) for bars in documents] == [SHORT.bars] * 3
+
+
+def test_the_first_bar_comes_before_the_others_are_written(model: mf.MeloFormer) -> None:
+    first = next(stream(model, SHORT.model_copy(update={"bars": 4000})))
+    assert first.number == 0
+    assert not first.is_last
 
 
 def test_greedy_generation_does_not_depend_on_the_seed(model: mf.MeloFormer) -> None:
