@@ -324,6 +324,11 @@ class RenderSettings(Section):
     soundfont: Path | None = None
     """The SoundFont (.sf2) with the sounds; by default the file that MELOFORMER_SOUNDFONT names, or the first one found
     where systems keep them."""
+    port: str | None = None
+    """The MIDI port to play on, by its name or a part of it; needs ``meloformer[live]``."""
+    buffer_bars: Annotated[int, Field(ge=0, le=64)] = 1
+    """Music that is played while it is generated begins when so many bars are ready ahead of the first; where it had to
+    wait for a bar, it goes on when so many are again."""
 
 
 class BenchSettings(Section):

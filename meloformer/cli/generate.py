@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meloformer.cli import console, options
+from meloformer.cli import console, live, options
 
 if TYPE_CHECKING:
     import numpy as np
 
     from meloformer.model.meloformer import MeloFormer
-    from meloformer.settings import RenderSettings
+    from meloformer.settings import RenderSettings, Settings
 
 
 @console.reports_errors
@@ -39,13 +39,15 @@ def generate_command(
     html: options.Html = None,
     audio: options.Audio = None,
     soundfont: options.SoundFont = None,
+    port: options.Port = None,
+    list_ports: options.ListPorts = False,  # noqa: ARG001 (its callback does it)
     device: options.Device = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write new music: a MIDI file and a piano roll for every piece."""
+    """Write new music: a MIDI file and a piano roll for every piece; with --port play it meanwhile."""
     from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
 
@@ -63,6 +65,7 @@ def generate_command(
         "render.html": html,
         "render.audio": audio,
         "render.soundfont": soundfont,
+        "render.port": port,
     }
     settings = load_settings(config, overrides, given)
     check_wishes(settings.render)
@@ -74,16 +77,39 @@ def generate_command(
 
     model = load(source, device=choose_device(settings.generation.device))
     make_folder(out)
+    if settings.render.port is not None:
+        _play(model, settings, source, out, as_json=as_json, quiet=quiet)
+        return
     with console.progress("bars", quiet=quiet) as bar:
         pieces = generate(model, settings=settings.generation, progress=bar)
     first = settings.generation.seed
     names = [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)]
     records = write_pieces(pieces, model, out, names, settings.render)
+    _show(source, records, as_json=as_json)
+
+
+def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         console.json_result({"checkpoint": str(source), "pieces": records})
         return
     columns = ("file", "bars", "notes", "instruments", "seconds")
     console.table("new pieces", columns, [[record[column] for column in columns] for record in records])
+
+
+def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Write one piece, play it meanwhile, and keep what was played.
+
+    Raises:
+        KeyboardInterrupt: It was stopped; says what is kept.
+    """
+    ids, facts, was_stopped = live.play_while_generating(model, settings, quiet=quiet)
+    if ids is None:
+        raise KeyboardInterrupt("interrupted before the first bar, so nothing is kept")
+    (record,) = write_pieces([ids], model, out, [f"seed{settings.generation.seed}-1"], settings.render)
+    if was_stopped:
+        raise KeyboardInterrupt(f"stopped in bar {facts['played_bars']}; what was played is in {record['file']}")
+    live.tell(facts, quiet=quiet)
+    _show(source, [{**record, **facts}], as_json=as_json)
 
 
 def write_pieces(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meloformer.cli import console, options
+from meloformer.cli import console, live, options
 from meloformer.cli.generate import make_folder
 
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ def render_command(
     html: options.Html = None,
     audio: options.Audio = None,
     soundfont: options.SoundFont = None,
+    port: options.Port = None,
+    list_ports: options.ListPorts = False,  # noqa: ARG001 (its callback does it)
     config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw pieces as piano rolls; with --html as pages that play, with --audio as sound.
+    """Draw pieces as piano rolls; with --html as pages that play, with --audio as sound; with --port play them.
 
     Of several files, those that cannot be read are passed over and named.
     """
@@ -38,16 +40,16 @@ def render_command(
     from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
 
-    given = {"render.html": html, "render.audio": audio, "render.soundfont": soundfont}
+    given = {"render.html": html, "render.audio": audio, "render.soundfont": soundfont, "render.port": port}
     settings = load_settings(config, overrides, given)
     check_wishes(settings.render)
     found = find_sources(sources)
     make_folder(out)
     records: list[dict[str, Any]] = []
-    with console.progress("pieces", quiet=quiet) as bar:
+    with console.progress("pieces", quiet=quiet or settings.render.port is not None) as bar:
         for done, (source, name) in enumerate(zip(found, names_of(found), strict=True), start=1):
             try:
-                records.append({"file": source.name, **_render(source, out / name, settings)})
+                records.append({"file": source.name, **_render(source, out / name, settings, quiet=quiet)})
             except RejectError as error:
                 if len(found) == 1:
                     raise RejectError(error.reason, f"{source.name}: {error.message}") from None
@@ -60,8 +62,8 @@ def render_command(
     console.table(f"in {out}", ("file", "bars", "notes", "made"), [_row(record) for record in records])
 
 
-def _render(source: Source, beside: Path, settings: Settings) -> dict[str, Any]:
-    """Render one file; what was made, and what the piece is.
+def _render(source: Source, beside: Path, settings: Settings, *, quiet: bool) -> dict[str, Any]:
+    """Render one file, and play it where there is a port; what was made, and what the piece is.
 
     Raises:
         RejectError: It is no music that can be read.
@@ -73,7 +75,12 @@ def _render(source: Source, beside: Path, settings: Settings) -> dict[str, Any]:
     assert score.chords is not None
     make_folder(beside.parent)
     made = render(score, beside, settings.render, title=beside.name)
-    return {"bars": len(score.chords), "notes": score.num_notes, **made}
+    facts = {"bars": len(score.chords), "notes": score.num_notes, **made}
+    if settings.render.port is not None:
+        played = live.play_score(score, beside.name, settings, quiet=quiet)
+        live.tell(played, quiet=quiet)
+        facts |= played
+    return facts
 
 
 def read_score(source: Source, settings: Settings) -> Score:

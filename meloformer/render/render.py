@@ -9,6 +9,7 @@ from meloformer.midi.score import Score
 from meloformer.render.audio import require_synthesizer, write_wav
 from meloformer.render.page import write_page
 from meloformer.render.piano_roll import piano_roll
+from meloformer.render.ports import matching_name, output_names
 from meloformer.render.soundfont import find_soundfont
 from meloformer.settings import RenderSettings
 
@@ -18,11 +19,14 @@ def check_wishes(settings: RenderSettings) -> None:
 
     Raises:
         InputError: Sound is wished for, and there is no SoundFont.
-        MeloFormerError: Sound is wished for, and the packages for it are not installed.
+            Or there is no such MIDI port.
+        MeloFormerError: The packages for what is wished for are not installed.
     """
     if settings.audio:
         require_synthesizer()
         find_soundfont(settings.soundfont)
+    if settings.port is not None:
+        matching_name(settings.port, output_names())
 
 
 def render(score: Score, beside: Path, settings: RenderSettings, *, title: str) -> dict[str, str]:
