@@ -339,6 +339,23 @@ class GenerationSettings(Section):
     """As in training."""
 
 
+class RenderSettings(Section):
+    """What is made of a piece besides its piano roll, for ``generate`` and ``render``."""
+
+    html: bool = False
+    """A page that shows the piece and plays it in a browser; one file, without a network."""
+    audio: bool = False
+    """The sound, as a WAV file; needs ``meloformer[audio]``."""
+    soundfont: Path | None = None
+    """The SoundFont (.sf2) with the sounds; by default the file that MELOFORMER_SOUNDFONT names, or the first one found
+    where systems keep them."""
+    port: str | None = None
+    """The MIDI port to play on, by its name or a part of it; needs ``meloformer[live]``."""
+    buffer_bars: Annotated[int, Field(ge=0, le=64)] = 1
+    """Music that is played while it is generated begins when so many bars are ready ahead of the first; where it had to
+    wait for a bar, it goes on when so many are again."""
+
+
 class BenchSettings(Section):
     """What ``bench`` measures."""
 
@@ -365,6 +382,7 @@ class Settings(Section):
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    render: RenderSettings = Field(default_factory=RenderSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
 
 

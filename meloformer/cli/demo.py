@@ -92,7 +92,7 @@ def _refuse_foreign(out: Path) -> None:
     elsewhere = "choose another --out"
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file, not a folder", elsewhere)
-    pieces = {f"{name}{suffix}" for name in PIECES for suffix in (".mid", ".png")}
+    pieces = {f"{name}{suffix}" for name in PIECES for suffix in (".mid", ".png", ".html", ".wav")}
     parts = {out: {"shards", "run", "loss.png", *pieces}, out / "run": set(RUN_PARTS)}
     for folder, known in parts.items():
         foreign = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
@@ -130,4 +130,4 @@ def _write(out: Path, settings: Settings, *, quiet: bool) -> list[dict[str, Any]
 
             chosen = settings.generation.model_copy(update=wished)
             pieces += generate(model, settings=chosen, progress=update)
-    return write_pieces(pieces, model, out, list(PIECES))
+    return write_pieces(pieces, model, out, list(PIECES), settings.render)

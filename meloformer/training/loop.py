@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from meloformer.errors import MeloFormerError
+from meloformer.interruption import stop_signals
 from meloformer.model.weights import checkpoints_of
 from meloformer.settings import Settings
-from meloformer.training.interruption import stop_signals
 from meloformer.training.loss import Evaluation, evaluate
 from meloformer.training.optimizer import learning_rate_at
 from meloformer.training.plot import plot_losses
