@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,6 +24,7 @@ from meloformer.model import flex
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.meloformer import MeloFormer
+from meloformer.model.nested import map_nested
 from meloformer.settings import Settings
 from meloformer.training.optimizer import make_optimizers
 
@@ -97,17 +98,12 @@ def _step(model: MeloFormer, optimizers: list[torch.optim.Optimizer], batch: Bat
 
 def _without_content(value: Content, mode: FakeTensorMode) -> Content:
     """The same with fake tensors, however deep they lie."""
-    if isinstance(value, Tensor):
+
+    def fake(tensor: Tensor) -> Tensor:
         with mode:
-            return cast(Content, torch.empty(value.shape, dtype=value.dtype, device=_TRACKED))
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: _without_content(getattr(value, field.name), mode) for field in fields(value)}
-        return replace(value, **parts)
-    if isinstance(value, dict):
-        return cast(Content, {name: _without_content(part, mode) for name, part in value.items()})
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return cast(Content, type(value)(*(_without_content(part, mode) for part in value)))
-    return value
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=_TRACKED)
+
+    return map_nested(value, Tensor, fake)
 
 
 class _KernelMemory(torch.autograd.Function):

@@ -32,7 +32,8 @@ def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) ->
     """
     workers = num_workers(device)
     if workers == 1 or len(tasks) == 1:
-        return [task() for task in tasks]
+        with torch.autocast(device.type, enabled=False):  # as in the threads: dtypes are what the tensors are
+            return [task() for task in tasks]
     futures = [_pool(workers).submit(_without_gradients, task) for task in tasks]
     return [future.result() for future in futures]
 

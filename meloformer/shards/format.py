@@ -124,7 +124,8 @@ class Shard:
         self.path = path
         try:
             with path.open("rb") as file:
-                self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._bytes = memoryview(self._mapped)
         except FileNotFoundError:
             raise ShardError(f"the shard {path} is missing", AGAIN) from None
         except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
@@ -134,6 +135,9 @@ class Shard:
         self.lengths = sizes[:, 1] // _ID.itemsize
         """(N,) int64 number of tokens of every document."""
         self._decompressor = zstandard.ZstdDecompressor()
+
+    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
+        return Shard, (self.path,)  # another process opens the file itself
 
     @property
     def num_bytes(self) -> int:
@@ -171,6 +175,8 @@ class Shard:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
+        if self._mapped.size() < self._offsets[index + 1]:  # to read there would end the process (SIGBUS)
+            raise ShardError(f"{self.path}, document {index}: the file was cut short while it was in use", AGAIN)
         frame = self._bytes[self._offsets[index] : self._offsets[index + 1]]
         wanted = int(self.lengths[index]) * _ID.itemsize
         try:

@@ -24,8 +24,9 @@ def settings_with(*changes: str) -> Settings:
 @pytest.mark.parametrize("epochs", [0.5, 1, 2])
 def test_epochs_are_rounded_up_to_whole_steps(tiny_shards: Path, epochs: float, accumulation: int) -> None:
     plan = make_plan(tiny_shards, settings_with(f"training.epochs={epochs}", f"training.accumulation={accumulation}"))
-    wanted = epochs * plan.training.num_batches(0)
-    assert wanted <= plan.total_steps * accumulation < wanted + accumulation + 1
+    wanted = epochs * plan.training.num_rows
+    assert plan.rows_per_step == 2 * accumulation
+    assert wanted <= plan.total_steps * plan.rows_per_step < wanted + plan.rows_per_step + 1
 
 
 def test_steps_win_over_epochs(tiny_shards: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_description_is_true(tiny_shards: Path) -> None:
     assert facts["tokens_per_epoch"] == sum(len(ids) - 1 for ids in documents)
     assert facts["rows_per_epoch"] == len(rows)
     assert facts["padding_share"] == pytest.approx(np.mean(np.stack(rows) == 0), abs=1e-4)
-    assert facts["steps"] == 2 * plan.training.num_batches(0)
+    assert facts["steps"] == -(-2 * len(rows) // 2)
     model = MeloFormer(settings.model, plan.shards.vocabulary)
     assert facts["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
 
