@@ -116,7 +116,9 @@ def train_command(
             _show_plan(settings, ranks, as_json=as_json)
             return
         (run, *_) = ranks.gathered(out or _next_run(settings.model.size))
-        _train(run, settings, ranks, resume=resume, as_json=as_json, quiet=quiet)
+        is_interrupted = _train(run, settings, ranks, resume=resume, as_json=as_json, quiet=quiet)
+    if is_interrupted:  # and the first rank has told it
+        raise typer.Exit(console.INTERRUPTED)
 
 
 @contextmanager
@@ -133,7 +135,8 @@ def _joined_ranks() -> Iterator[Ranks]:
         raise typer.Exit(1) from None
 
 
-def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json: bool, quiet: bool) -> None:
+def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json: bool, quiet: bool) -> bool:
+    """Train, and tell how it ended; whether it was interrupted, on all ranks but the first, which raises."""
     from meloformer.errors import RankError
     from meloformer.training.distributed import command_to_go_on
     from meloformer.training.loop import train
@@ -154,7 +157,7 @@ def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json
     except RankError as error:
         raise RankError(error.message, f"{error.hint + '; ' if error.hint else ''}go on with: {again}") from None
     if not ranks.is_first:
-        raise typer.Exit(console.INTERRUPTED if finished.interrupted else 0)
+        return finished.interrupted
     if finished.interrupted:
         raise KeyboardInterrupt(
             f"interrupted at step {finished.step:,} of {finished.total_steps:,}, saved; go on with: {again}"
@@ -173,6 +176,7 @@ def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json
     if finished.best is not None and finished.best.name != f"step-{finished.step:06d}":
         console.say(f"the lowest validation loss is that of {finished.best}", quiet=quiet)
     console.say(f"wrote {run}; try: meloformer generate --checkpoint {run}", quiet=quiet)
+    return False
 
 
 def _sampler(settings: Settings) -> Sampler:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from meloformer.errors import MeloFormerError, RankError, ShardError
+from meloformer.errors import MeloFormerError, ShardError
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import best_checkpoint, checkpoints_of
 from meloformer.settings import Settings
@@ -22,7 +22,7 @@ from meloformer.training.optimizer import learning_rate_at
 from meloformer.training.plot import plot_losses
 from meloformer.training.result import Observer, Silence, TrainResult
 from meloformer.training.run_folder import LOSS_PICTURE, METRICS_FILE, SAMPLES_FOLDER
-from meloformer.training.state import RunState, begin, passes_of, save
+from meloformer.training.state import RunState, begin, passes_of, save, saved_at_the_end
 from meloformer.training.step import StepOutcome, train_step
 
 MOST_SKIPPED = 10
@@ -68,7 +68,7 @@ def train(
     settings = settings.with_training(shards=shards)  # so that what is written down reproduces the run
     state = begin(shards, run, settings, resume=resume, ranks=ranks)
     chosen, total = settings.training, state.plan.total_steps
-    first_step = saved_step = state.position.step
+    first_step = state.position.step
     ends_at = math.inf if chosen.max_hours is None else started + 3600 * chosen.max_hours
     watcher = observer if observer is not None and ranks.is_first else Silence()
     loss, validation, in_a_row = math.nan, None, 0
@@ -77,29 +77,25 @@ def train(
         passes = inside.enter_context(passes_of(state, settings))
         watcher.on_start(total, first_step)
         stop = inside.enter_context(stop_signals(ignore_more=ranks.size > 1))
+        inside.enter_context(saved_at_the_end(run, state, settings))
         while state.position.step < total and not any(ranks.any(stop.is_set(), time.monotonic() > ends_at)):
             step_started = time.monotonic()
             learning_rate = learning_rate_at(state.position.step, total, chosen)
-            try:
-                ours = next(passes)
-                waited = time.monotonic() - step_started
-                for message in _new_damage(state, ours, chosen.max_damaged):
-                    log.damage(state.position.step, message)
-                    watcher.on_damage(message)
-                outcome = train_step(
-                    state.model,
-                    state.optimizers,
-                    ours,
-                    learning_rate=learning_rate,
-                    clip_norm=chosen.clip_norm,
-                    precision=state.precision,
-                    ranks=ranks,
-                    network=state.network,
-                )
-            except (RankError, ShardError):  # the model is as the step before left it
-                if ranks.is_first and state.position.step != saved_step:
-                    save(run, state, settings)
-                raise
+            ours = next(passes)
+            waited = time.monotonic() - step_started
+            for message in _new_damage(state, ours, chosen.max_damaged):
+                log.damage(state.position.step, message)
+                watcher.on_damage(message)
+            outcome = train_step(
+                state.model,
+                state.optimizers,
+                ours,
+                learning_rate=learning_rate,
+                clip_norm=chosen.clip_norm,
+                precision=state.precision,
+                ranks=ranks,
+                network=state.network,
+            )
             step, loss = state.position.step + 1, outcome.loss
             state.position = replace(state.position, step=step, row=state.position.row + state.plan.rows_per_step)
             in_a_row = _skipped_in_a_row(state, outcome, in_a_row, run)
@@ -126,12 +122,7 @@ def train(
             if sampler and ranks.is_first and chosen.sample_every and step % chosen.sample_every == 0:
                 sampler(state.model, run / SAMPLES_FOLDER / f"step-{step:06d}.mid")
             if is_saved:
-                if ranks.is_first:
-                    save(run, state, settings, validation)
-                saved_step = step
-        if ranks.is_first and state.position.step != saved_step:  # asked to stop between two checkpoints
-            save(run, state, settings)
-        ranks.any(False)  # torchrun ends all ranks as soon as one has ended: none before the first has saved
+                save(run, state, settings, validation)
     if state.validation and first_step >= total:  # the run had ended already: say how it stands
         validation = evaluate(state.model, state.validation)
     if ranks.is_first:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from meloformer.errors import CheckpointError
+from meloformer.errors import CheckpointError, RankError, ShardError
 from meloformer.files import write_text
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
@@ -51,6 +51,8 @@ class RunState:
     baseline: Evaluation | None
     precision: Precision
     ranks: Ranks
+    saved_step: int
+    """Of the newest checkpoint."""
     damage: dict[int, str] = field(default_factory=dict)
     """Documents that turned out to be damaged, and how."""
 
@@ -90,7 +92,7 @@ def begin(shards: Path, run: Path, settings: Settings, *, resume: bool, ranks: R
     if precision.scaler is not None and position.scaler is not None:
         precision.scaler.load_state_dict(position.scaler)
     network = ranks.replicated(model)
-    return RunState(plan, model, network, optimizers, position, validation, baseline, precision, ranks)
+    return RunState(plan, model, network, optimizers, position, validation, baseline, precision, ranks, position.step)
 
 
 def _validation(plan: Plan, num_rows: int, device: torch.device) -> tuple[list[Batch], Evaluation | None]:
@@ -131,8 +133,22 @@ def _precision_name(settings: Settings, device: torch.device) -> Literal["fp32",
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
+@contextmanager
+def saved_at_the_end(run: Path, state: RunState, settings: Settings) -> Iterator[None]:
+    """Save what was not saved yet, also where something beside the model ends the run between two steps."""
+    try:
+        yield
+    except (RankError, ShardError):
+        if state.saved_step != state.position.step:
+            save(run, state, settings)
+        raise
+    if state.saved_step != state.position.step:
+        save(run, state, settings)
+    state.ranks.any(False)  # torchrun ends all ranks when one has ended: none may before the first has saved
+
+
 def save(run: Path, state: RunState, settings: Settings, validation: Evaluation | None = None) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint, on the first rank.
 
     Args:
         run: The run's folder.
@@ -143,6 +159,9 @@ def save(run: Path, state: RunState, settings: Settings, validation: Evaluation 
     Raises:
         OutputError: It cannot be written.
     """
+    state.saved_step = state.position.step
+    if not state.ranks.is_first:
+        return
     if state.precision.scaler is not None:
         state.position = replace(state.position, scaler=state.precision.scaler.state_dict())
     save_checkpoint(

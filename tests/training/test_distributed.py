@@ -91,6 +91,7 @@ def position_of_newest(run: Path) -> dict[str, int]:
     return {name: position[name] for name in ("step", "row", "rows_per_step")}
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_ends_all_after_the_same_step_with_one_checkpoint(
     tiny_shards: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_signal_to_one_rank_ends_all_after_the_same_step_with_one_checkpoint(
     assert position["row"] == 4 * position["step"]
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_job_with_one_line_and_no_step_is_lost(tiny_shards: Path, tmp_path: Path) -> None:
     ranks = start_ranks(2, tiny_shards, tmp_path / "run", *LONG)
     wait_for_steps(tmp_path / "run", 3)
