@@ -71,14 +71,17 @@ def train(
     first_step = state.position.step
     ends_at = math.inf if chosen.max_hours is None else started + 3600 * chosen.max_hours
     watcher = observer if observer is not None and ranks.is_first else Silence()
-    loss, validation, in_a_row = math.nan, None, 0
+    loss, validation, in_a_row, is_interrupted = math.nan, None, 0, False
     with ExitStack() as inside:
         log = inside.enter_context(RunLog.of(run, first_step, ranks))
         passes = inside.enter_context(passes_of(state, settings))
         watcher.on_start(total, first_step)
         stop = inside.enter_context(stop_signals(ignore_more=ranks.size > 1))
         inside.enter_context(saved_at_the_end(run, state, settings))
-        while state.position.step < total and not any(ranks.any(stop.is_set(), time.monotonic() > ends_at)):
+        while state.position.step < total:
+            is_interrupted, is_over = ranks.any(stop.is_set(), time.monotonic() > ends_at)
+            if is_interrupted or is_over:
+                break
             step_started = time.monotonic()
             learning_rate = learning_rate_at(state.position.step, total, chosen)
             ours = next(passes)
@@ -135,7 +138,7 @@ def train(
         validation=validation,
         baseline=state.baseline,
         seconds=time.monotonic() - started,
-        interrupted=stop.is_set() and state.position.step < total,
+        interrupted=is_interrupted,
         skipped=state.position.skipped,
         damaged=len(state.damage),
         best=best_checkpoint(run),
