@@ -52,11 +52,12 @@ class PredictedMemory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.temporary
 
 
-def predict_step_bytes(settings: Settings) -> PredictedMemory:
-    """Predict the peak of a training step on CUDA: weights and optimiser in fp32, layers in bf16 by autocast.
+def predict_step_bytes(settings: Settings, dtype: torch.dtype | None = torch.bfloat16) -> PredictedMemory:
+    """Predict the peak of a training step on CUDA: weights and optimiser in fp32, layers in a dtype by autocast.
 
     Args:
         settings: ``model``; ``bench`` for shape and seed; ``training`` for the optimiser.
+        dtype: Of the layers; ``None`` is fp32 throughout.
     """
     model_settings = settings.model.model_copy(update={"attention": "flex"})
     rows, vocabulary = made_up_rows(settings)
@@ -72,7 +73,7 @@ def predict_step_bytes(settings: Settings) -> PredictedMemory:
         with tracker:
             for _ in range(2):  # from the second step on the optimiser has its state
                 tracker.reset_mod_stats()
-                _step(model, list(optimizers.values()), batch, layout)
+                _step(model, list(optimizers.values()), batch, layout, dtype)
     peak = tracker.get_tracker_snapshot("peak")[_TRACKED]
     by_kind = {str(getattr(kind, "name", kind)): int(size) for kind, size in peak.items()}
     return PredictedMemory(
@@ -84,9 +85,15 @@ def predict_step_bytes(settings: Settings) -> PredictedMemory:
     )
 
 
-def _step(model: MeloFormer, optimizers: list[torch.optim.Optimizer], batch: Batch, layout: Layout) -> None:
+def _step(
+    model: MeloFormer,
+    optimizers: list[torch.optim.Optimizer],
+    batch: Batch,
+    layout: Layout,
+    dtype: torch.dtype | None,
+) -> None:
     """Forward, backward, update; every token but the first is a target, for the number of targets is content."""
-    with torch.autocast(_TRACKED.type, dtype=torch.bfloat16):
+    with torch.autocast(_TRACKED.type, dtype=dtype, enabled=dtype is not None):
         logits = model(batch, layout)
     loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch.ids[:, 1:].flatten())
     del logits
