@@ -247,6 +247,8 @@ class TrainingSettings(Section):
     """Documents that may turn out to be damaged while a run reads them, and are left out; one more ends the run."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Of the layers; weights and optimisers are in fp32. By default bf16 on CUDA devices that have it, else fp32."""
+    compile: bool = False
+    """Compile the feed-forward networks and norms on CUDA (``torch.compile``); the first steps take longer."""
     init: Path | None = None
     """A run, checkpoint or file of weights to start from, to train on one's own music what others trained."""
     max_hours: Annotated[float, Field(gt=0)] | None = None

@@ -61,8 +61,10 @@ def generate_command(
 
     from meloformer.generation.generate import generate
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import load
+    from meloformer.model.weights import best_checkpoint, checkpoints_of, load
 
+    if (best := best_checkpoint(source)) not in (None, *checkpoints_of(source)[:1]):
+        console.say(f"the newest checkpoint of {source} plays; {best} has the lowest validation loss", quiet=quiet)
     model = load(source, device=choose_device(settings.generation.device))
     make_folder(out)
     with console.progress("bars", quiet=quiet) as bar:

@@ -70,6 +70,7 @@ def train_command(
         float | None, typer.Option("--max-hours", help="End after so long, with a checkpoint.")
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the layers, on CUDA.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do, and stop.")] = False,
     device: options.Device = None,
@@ -102,6 +103,7 @@ def train_command(
         "training.init": None if init is None else str(init),
         "training.max_hours": max_hours,
         "training.precision": precision,
+        "training.compile": compiled or None,
     }
     with _joined_ranks() as ranks:
         quiet = quiet or not ranks.is_first
@@ -110,7 +112,11 @@ def train_command(
             settings = _with_model_of(settings, settings.training.init, quiet=quiet)
         from meloformer.training.plan import ignored_settings
 
-        for sentence in ignored_settings(settings.training):
+        without_effect = ignored_settings(settings.training, ranks.device(settings.training.device))
+        without_effect += _foreign(overrides or [])
+        if init is not None and resume:
+            without_effect.append("--init has no effect with --resume: the run goes on from its own weights")
+        for sentence in without_effect:
             console.say(f"warning: {sentence}", quiet=quiet)
         if dry_run:
             _show_plan(settings, ranks, as_json=as_json)
@@ -179,6 +185,16 @@ def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json
     return False
 
 
+def _foreign(overrides: list[str]) -> list[str]:
+    """A sentence for every setting of a section that training does not read."""
+    names = [text.partition("=")[0].strip() for text in overrides]
+    return [
+        f"{name} has no effect on training"
+        for name in names
+        if name.partition(".")[0] not in ("model", "training", "generation")
+    ]
+
+
 def _sampler(settings: Settings) -> Sampler:
     """Writes short pieces; the same seed each time, so that they can be compared."""
 
@@ -232,6 +248,7 @@ def _show_plan(settings: Settings, ranks: Ranks, *, as_json: bool) -> None:
     facts = describe(make_plan(settings.training.shards, settings, ranks), settings)
     if not ranks.is_first:
         return
+    facts["predicted_memory_mib"] = _predicted_mebibytes(settings, ranks)
     if as_json:
         console.json_result(facts)
         return
@@ -242,6 +259,24 @@ def _show_plan(settings: Settings, ranks: Ranks, *, as_json: bool) -> None:
         else:
             rows.append((name.replace("_", " "), value))
     console.table("what this run would do", ("", ""), rows)
+
+
+def _predicted_mebibytes(settings: Settings, ranks: Ranks) -> dict[str, int] | str:
+    """What the tensors of a step take at most, by kind; a word where that cannot be told."""
+    from dataclasses import asdict
+
+    from meloformer.bench.prediction import predict_step_bytes
+    from meloformer.model.flex import FlexPath
+    from meloformer.training.step import Precision, precision_name
+
+    if not FlexPath.fits(settings.model):
+        return "unknown: its heads are too narrow"
+    chosen = settings.training
+    shape = settings.bench.model_copy(update={"seq_len": chosen.seq_len, "batch_size": chosen.batch_size})
+    dtype = Precision.of(precision_name(chosen.precision, device := ranks.device(chosen.device)), device).dtype
+    predicted = predict_step_bytes(settings.model_copy(update={"bench": shape}), dtype)
+    parts = {name: round(size / 2**20) for name, size in asdict(predicted).items()}
+    return {**parts, "total": round(predicted.total / 2**20)}
 
 
 def _short(count: float) -> str:

@@ -103,7 +103,7 @@ class Ranks:
         if self.size == 1:
             return model
         reads_summaries = bool({"ensemble", "union"} & model.settings.heads.keys())
-        return DistributedDataParallel(model, find_unused_parameters=not reads_summaries)
+        return DistributedDataParallel(model, find_unused_parameters=not reads_summaries, gradient_as_bucket_view=True)
 
 
 ALONE = Ranks()

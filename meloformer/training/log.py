@@ -55,7 +55,7 @@ class RunLog:
         self._write({"step": step, "validation": validation.to_dict()})
         means = {"nats_per_token": validation.per_token, "nats_per_note": validation.per_note}
         self._draw(step, "validation", means)
-        self._draw(step, "validation by type", validation.by_type)
+        self._draw(step, "validation_by_type", validation.by_type)
 
     def damage(self, step: int, message: str) -> None:
         """A document is damaged."""

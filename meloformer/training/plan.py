@@ -109,16 +109,25 @@ def refuse_idle_ranks(ranks: Ranks, rows_per_step: int) -> None:
         )
 
 
-def ignored_settings(settings: TrainingSettings) -> list[str]:
-    """A sentence for every setting that was given and has no effect."""
-    given, ignored = settings.model_fields_set, []
-    if "epochs" in given and settings.steps is not None:
-        ignored.append("training.epochs has no effect beside a number of steps")
-    if "decay_share" in given and settings.schedule != "wsd":
-        ignored.append("training.decay_share has no effect with training.schedule=cosine")
-    if "keep_checkpoints" in given and settings.steps is not None and settings.steps <= settings.checkpoint_every:
-        ignored.append("training.keep_checkpoints has no effect: there is one checkpoint, at the end")
-    return ignored
+def ignored_settings(settings: TrainingSettings, device: torch.device) -> list[str]:
+    """A sentence for every setting that was changed and has no effect."""
+    without: dict[str, str] = {}
+    if settings.steps is not None:
+        without["epochs"] = "beside a number of steps"
+        if settings.steps <= settings.checkpoint_every:
+            without["keep_checkpoints"] = "with one checkpoint, at the end"
+    if settings.schedule != "wsd":
+        without["decay_share"] = "with training.schedule=cosine"
+    if settings.sample_every == 0:
+        without["sample_bars"] = "with training.sample_every=0"
+    if device.type != "cuda":
+        without["compile"] = f"on {device.type}: only the layers on CUDA are compiled"
+    defaults = TrainingSettings()
+    return [
+        f"training.{name} has no effect {reason}"
+        for name, reason in without.items()
+        if name in settings.model_fields_set and getattr(settings, name) != getattr(defaults, name)
+    ]
 
 
 def describe(plan: Plan, settings: Settings) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,9 @@ from torch import nn
 from meloformer.errors import CheckpointError, RankError, ShardError
 from meloformer.files import write_text
 from meloformer.model.batch import Batch
+from meloformer.model.ffn import SwiGLU
 from meloformer.model.meloformer import MeloFormer
+from meloformer.model.norm import RMSNorm
 from meloformer.model.weights import checkpoints_of, load
 from meloformer.settings import Settings
 from meloformer.settings_file import to_toml
@@ -31,7 +34,7 @@ from meloformer.training.run_folder import (
     refuse_existing,
     refuse_missing,
 )
-from meloformer.training.step import Precision
+from meloformer.training.step import Precision, precision_name
 
 COMPUTED_BY = frozenset({"attention", "attention_dtype", "checkpointing"})
 """Settings of the model that say how it is computed, not what it is."""
@@ -75,6 +78,12 @@ def begin(shards: Path, run: Path, settings: Settings, *, resume: bool, ranks: R
         if ranks.is_first:
             clear_left_overs(run)
         position = load_checkpoint(run, model, optimizers, facts=_facts(plan, settings))
+        if plan.rows_per_step != position.rows_per_step:
+            warnings.warn(
+                f"a step stays {position.rows_per_step} rows, as the run began, and does not become "
+                f"{plan.rows_per_step}",
+                stacklevel=2,
+            )
         plan = plan.of_rows_per_step(position.rows_per_step, chosen)
         if position.step > plan.total_steps:
             raise CheckpointError(
@@ -88,11 +97,25 @@ def begin(shards: Path, run: Path, settings: Settings, *, resume: bool, ranks: R
         cut_metrics(run, position.step)
     elif ranks.is_first:
         make_run_folder(run, settings, plan.shards.vocabulary)
-    precision = Precision.of(_precision_name(settings, device), device)
+    precision = Precision.of(precision_name(chosen.precision, device), device)
     if precision.scaler is not None and position.scaler is not None:
         precision.scaler.load_state_dict(position.scaler)
+    if chosen.compile and device.type == "cuda":
+        compile_layers(model)
     network = ranks.replicated(model)
     return RunState(plan, model, network, optimizers, position, validation, baseline, precision, ranks, position.step)
+
+
+def compile_layers(model: MeloFormer, backend: str = "inductor") -> None:
+    """Compile what stands between the attention kernels, which are compiled already; the names of weights stay.
+
+    Args:
+        model: Its modules are changed in place.
+        backend: Of ``torch.compile``.
+    """
+    for module in model.modules():
+        if isinstance(module, SwiGLU | RMSNorm):
+            module.compile(backend=backend)
 
 
 def _validation(plan: Plan, num_rows: int, device: torch.device) -> tuple[list[Batch], Evaluation | None]:
@@ -124,13 +147,6 @@ def _start_from(source: Path, model: MeloFormer) -> None:
                 "leave out --size and settings of the model: they are those of the weights",
             )
     model.load_state_dict(base.state_dict())
-
-
-def _precision_name(settings: Settings, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """What was chosen, or the fastest that needs no care."""
-    if settings.training.precision is not None:
-        return settings.training.precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 @contextmanager

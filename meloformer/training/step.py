@@ -69,6 +69,15 @@ class Precision:
         return loss if self.scaler is None else self.scaler.scale(loss)
 
 
+def precision_name(
+    wished: Literal["fp32", "bf16", "fp16"] | None, device: torch.device
+) -> Literal["fp32", "bf16", "fp16"]:
+    """What was chosen, or the fastest that needs no care."""
+    if wished is not None:
+        return wished
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 def train_step(
     model: MeloFormer,
     optimizers: Optimizers,

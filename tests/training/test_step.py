@@ -16,6 +16,7 @@ from meloformer.tokens.vocabulary import PAD, Vocabulary
 from meloformer.training.loading import Pass
 from meloformer.training.loss import target_losses
 from meloformer.training.optimizer import Optimizers
+from meloformer.training.state import compile_layers
 from meloformer.training.step import Precision, StepOutcome, train_step
 from tests.strategies import random_document
 
@@ -144,3 +145,16 @@ def test_a_scaler_that_overflows_skips_the_step_and_tries_a_smaller_scale() -> N
     assert not outcome.is_finite
     assert torch.equal(weights(model), before)
     assert precision.scaler.get_scale() == 2.0**39
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_layers_take_the_same_step_with_the_same_names() -> None:
+    batches = [Batch.of(rows_of_unequal_length()), Batch.of(rows_of_unequal_length()[:1])]
+    plain, compiled = fresh_model(), fresh_model()
+    compile_layers(compiled, backend="aot_eager")
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    for batch in batches:
+        expected, found = step_of(plain, [batch]), step_of(compiled, [batch])
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-4)
+    assert float((weights(plain) - weights(compiled)).norm()) < 1e-4 * float(weights(plain).norm())
