@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from threading import Thread
 from typing import Any
 
 import torch
@@ -119,7 +121,7 @@ def prepared_passes(
         # Not fork: the threads of PyTorch do not survive it. The server imports what all workers need once.
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload([__name__])
-        ahead = {"multiprocessing_context": processes, "prefetch_factor": AHEAD, "worker_init_fn": _hear_no_signals}
+        ahead = {"multiprocessing_context": processes, "prefetch_factor": AHEAD, "worker_init_fn": _settle}
     passes = DataLoader(
         PassesOfRows(loader, settings, device),
         batch_size=None,
@@ -129,11 +131,13 @@ def prepared_passes(
         generator=torch.Generator(),  # else the seeds of the workers are drawn from the run's own
         **ahead,
     )
-    iterator = iter(passes)
+    iterator: Any = iter(passes)
     try:
         yield _told(iterator, device)
     finally:
-        del iterator  # which ends the workers
+        if workers:
+            # What ends them by itself is the end of the iterator, which a traceback may keep alive.
+            iterator._shutdown_workers()
 
 
 def _told(iterator: Iterator[Pass | MeloFormerError], device: torch.device) -> Iterator[Pass]:
@@ -152,10 +156,21 @@ def _told(iterator: Iterator[Pass | MeloFormerError], device: torch.device) -> I
         yield to_tensors(made, device)
 
 
-def _hear_no_signals(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; when to end is for the first to say."""
+def _settle(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, but when to end is for the one that trains; or for its death."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(server: int) -> None:
+    """End this process once the server that started it has gone, as it does when the training process dies.
+
+    A worker notices by itself too, but then waits for somebody to read what it has made ready.
+    """
+    while os.getppid() == server:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _as_it_is(made: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -21,6 +23,8 @@ from meloformer.training.distributed import Ranks
 from meloformer.training.loading import Pass, Rows, num_workers, prepared_passes
 from meloformer.training.loop import train
 from meloformer.training.plan import make_plan
+from tests.cli.conftest import REPOSITORY
+from tests.training.conftest import TINY
 from tests.training.test_loop import losses_of, settings_with
 
 CPU = torch.device("cpu")
@@ -133,3 +137,18 @@ def test_workers_are_as_many_as_wished_and_by_default_leave_the_cores_to_trainin
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0}, raising=False)
     assert num_workers(None, CPU) == 0
     assert num_workers(None, cuda) == 1
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_run_that_is_killed(tiny_shards: Path, tmp_path: Path) -> None:
+    words = [word for text in (*TINY, "training.workers=2", "training.steps=100000") for word in ("--set", text)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "meloformer", "train", str(tiny_shards), "--out", str(tmp_path / "run"), *words],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+    )
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not ((tmp_path / "run/metrics.jsonl").is_file() and losses_of(tmp_path / "run")):
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=30)  # stderr ends when nobody has it any more
