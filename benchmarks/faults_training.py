@@ -142,9 +142,10 @@ def start(folder: Path, run: Path, words: Sequence[str], **streams: Any) -> subp
 
 def wait_for_step(run: Path, process: subprocess.Popen[bytes], step: int) -> None:
     """Until a run has logged a step, or has ended."""
-    metrics = run / "metrics.jsonl"
+    metrics, started = run / "metrics.jsonl", time.time()
     while process.poll() is None:
-        lines = metrics.read_text("utf-8").splitlines() if metrics.exists() else []
+        is_new = metrics.exists() and metrics.stat().st_mtime >= started  # not what an earlier process has left
+        lines = metrics.read_text("utf-8").splitlines() if is_new else []
         if lines and lines[-1].endswith("}") and json.loads(lines[-1])["step"] >= step:
             return
         time.sleep(0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -160,16 +159,17 @@ def _settle(_worker: int) -> None:
     """Ctrl-C reaches every process of a terminal, but when to end is for the one that trains; or for its death."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    Thread(target=_end_with_the_run, daemon=True).start()
 
 
-def _end_with(server: int) -> None:
-    """End this process once the server that started it has gone, as it does when the training process dies.
+def _end_with_the_run() -> None:
+    """End this process when the one that trains has died.
 
     A worker notices by itself too, but then waits for somebody to read what it has made ready.
     """
-    while os.getppid() == server:
-        time.sleep(1)
+    trains = multiprocessing.parent_process()
+    assert trains is not None
+    trains.join()
     os._exit(1)
 
 
