@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
@@ -133,11 +132,11 @@ def damage(folder: Path) -> int:
     return 0 if is_fine else 1
 
 
-def start(folder: Path, run: Path, words: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+def start(folder: Path, run: Path, words: Sequence[str], stderr: int | None = None) -> subprocess.Popen[bytes]:
     """Train, or go on where there is a run already."""
     resume = ["--resume"] if (run / "settings.toml").exists() else []
     command = [sys.executable, "-m", "meloformer", "train", os.fspath(folder / "shards"), "--out", os.fspath(run)]
-    return subprocess.Popen([*command, *WORDS, *words, *resume], **{"stdout": subprocess.DEVNULL, **streams})
+    return subprocess.Popen([*command, *WORDS, *words, *resume], stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def wait_for_step(run: Path, process: subprocess.Popen[bytes], step: int) -> None:
