@@ -37,6 +37,7 @@ bench: $(VENV)/.user  ## speed and memory of a training step on this machine
 faults: $(VENV)/.dev  ## damaged files and killed runs, some minutes; MIDI=folder of MIDI files
 	$(BIN)/python -m benchmarks.faults mutate $(MIDI)
 	$(BIN)/python -m benchmarks.faults kill $(MIDI)
+	for kind in kill disk damage; do $(BIN)/python -m benchmarks.faults_training $$kind || exit 1; done
 
 docs: $(VENV)/.dev  ## write the generated parts of docs/ again
 	$(BIN)/python scripts/build_docs.py

@@ -47,13 +47,20 @@ class PlainTransformer(nn.Module):
 
     def __init__(self, settings: ModelSettings, vocabulary: Vocabulary) -> None:
         super().__init__()
+        self.settings = settings
         self.embedding = nn.Embedding(len(vocabulary), settings.dim)
         self.layers = nn.ModuleList(PlainBlock(settings) for _ in range(settings.num_layers))
         self.norm = RMSNorm(settings.dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def forward(self, batch: Batch, layout: Layout) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
+    def forward(self, batch: Batch, layout: Layout | None = None) -> Tensor:
         """(B, T, vocabulary size) logits."""
+        layout = layout or Layout.of(batch, self.settings)
         x = self.embedding(batch.ids)
         for layer in self.layers:
             x = layer(x, layout.regular)

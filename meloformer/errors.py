@@ -10,6 +10,7 @@
     ├── TextError          a wrong line in the text form
     ├── ShardError         a foreign, damaged or mismatched shard
     ├── CheckpointError    a foreign, damaged or mismatched checkpoint
+    ├── RankError          another process of a run has gone
     └── GenerationError    a wish that the grammar or the vocabulary cannot fulfil
 
 The command line turns each into one line and exit code 1. ``ValueError`` is for the misuse of a public function,
@@ -83,6 +84,10 @@ class ShardError(MeloFormerError):
 
 class CheckpointError(MeloFormerError):
     """A foreign, damaged or mismatched checkpoint."""
+
+
+class RankError(MeloFormerError):
+    """Another process of a run has gone."""
 
 
 class GenerationError(MeloFormerError):

@@ -233,14 +233,23 @@ def checked(section: type[SectionType], name: str, values: dict[str, Any]) -> Se
 class TrainingSettings(Section):
     """From shards to weights."""
 
+    shards: Path = Path("shards")
+    """Folder that ``pack`` wrote."""
     seq_len: Annotated[int, Field(ge=64)] = 2048
     """Tokens in a row. Longer documents are cut at bar lines."""
     batch_size: Positive = 4
     """Rows in one forward and backward pass."""
     accumulation: Positive = 1
-    """Passes whose gradients are added up before a step."""
+    """Passes of each process whose gradients are added up before a step."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that make rows ready ahead of the training, for each process that trains; 0 is none. By default 1 on a
+    CPU with several cores, and up to 4 on a GPU. The rows and their order are the same for any number."""
+    max_damaged: Annotated[int, Field(ge=0)] = 100
+    """Documents that may turn out to be damaged while a run reads them, and are left out; one more ends the run."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Of the layers; weights and optimisers are in fp32. By default bf16 on CUDA devices that have it, else fp32."""
+    compile: bool = False
+    """Compile the feed-forward networks and norms on CUDA (``torch.compile``); the first steps take longer."""
     init: Path | None = None
     """A run, checkpoint or file of weights to start from, to train on one's own music what others trained."""
     max_hours: Annotated[float, Field(gt=0)] | None = None
@@ -276,10 +285,14 @@ class TrainingSettings(Section):
     """Steps between two validations; the last step is always validated."""
     eval_rows: Positive = 32
     """Rows of the validation split that one validation reads at the most."""
+    sample_every: Annotated[int, Field(ge=0)] = 500
+    """Steps between two short pieces, written as MIDI into the run's ``samples``; 0 is never."""
+    sample_bars: Annotated[int, Field(ge=1, le=64)] = 8
+    """Their length."""
     checkpoint_every: Positive = 500
-    """Steps between two checkpoints; the last step always has one."""
+    """Steps between two checkpoints, each of which is validated; the last step always has one."""
     keep_checkpoints: Positive = 3
-    """How many of the newest checkpoints stay on the disk."""
+    """How many of the newest checkpoints stay on the disk, beside the one with the lowest validation loss."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights and of the order of the rows."""
     device: str = "auto"
@@ -384,6 +397,10 @@ class Settings(Section):
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     render: RenderSettings = Field(default_factory=RenderSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
+
+    def with_training(self, **changes: Any) -> Settings:
+        """The same with some fields of the training changed; they are taken as they are."""
+        return self.model_copy(update={"training": self.training.model_copy(update=changes)})
 
 
 def first_problem(error: ValidationError, prefix: str = "") -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,6 +24,7 @@ from meloformer.model import ffn, flex
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.meloformer import MeloFormer
+from meloformer.model.nested import map_nested
 from meloformer.settings import Settings
 from meloformer.training.optimizer import make_optimizers
 
@@ -51,11 +52,12 @@ class PredictedMemory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.temporary
 
 
-def predict_step_bytes(settings: Settings) -> PredictedMemory:
-    """Predict the peak of a training step on CUDA: weights and optimiser in fp32, layers in bf16 by autocast.
+def predict_step_bytes(settings: Settings, dtype: torch.dtype | None = torch.bfloat16) -> PredictedMemory:
+    """Predict the peak of a training step on CUDA: weights and optimiser in fp32, layers in a dtype by autocast.
 
     Args:
         settings: ``model``; ``bench`` for shape and seed; ``training`` for the optimiser.
+        dtype: Of the layers; ``None`` is fp32 throughout.
     """
     model_settings = settings.model.model_copy(update={"attention": "flex"})
     rows, vocabulary = made_up_rows(settings)
@@ -71,7 +73,7 @@ def predict_step_bytes(settings: Settings) -> PredictedMemory:
         with tracker:
             for _ in range(2):  # from the second step on the optimiser has its state
                 tracker.reset_mod_stats()
-                _step(model, list(optimizers.values()), batch, layout)
+                _step(model, list(optimizers.values()), batch, layout, dtype)
     peak = tracker.get_tracker_snapshot("peak")[_TRACKED]
     by_kind = {str(getattr(kind, "name", kind)): int(size) for kind, size in peak.items()}
     return PredictedMemory(
@@ -83,9 +85,15 @@ def predict_step_bytes(settings: Settings) -> PredictedMemory:
     )
 
 
-def _step(model: MeloFormer, optimizers: list[torch.optim.Optimizer], batch: Batch, layout: Layout) -> None:
+def _step(
+    model: MeloFormer,
+    optimizers: list[torch.optim.Optimizer],
+    batch: Batch,
+    layout: Layout,
+    dtype: torch.dtype | None,
+) -> None:
     """Forward, backward, update; every token but the first is a target, for the number of targets is content."""
-    with torch.autocast(_TRACKED.type, dtype=torch.bfloat16):
+    with torch.autocast(_TRACKED.type, dtype=dtype, enabled=dtype is not None):
         logits = model(batch, layout)
     loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch.ids[:, 1:].flatten())
     del logits
@@ -97,17 +105,12 @@ def _step(model: MeloFormer, optimizers: list[torch.optim.Optimizer], batch: Bat
 
 def _without_content(value: Content, mode: FakeTensorMode) -> Content:
     """The same with fake tensors, however deep they lie."""
-    if isinstance(value, Tensor):
+
+    def fake(tensor: Tensor) -> Tensor:
         with mode:
-            return cast(Content, torch.empty(value.shape, dtype=value.dtype, device=_TRACKED))
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: _without_content(getattr(value, field.name), mode) for field in fields(value)}
-        return replace(value, **parts)
-    if isinstance(value, dict):
-        return cast(Content, {name: _without_content(part, mode) for name, part in value.items()})
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return cast(Content, type(value)(*(_without_content(part, mode) for part in value)))
-    return value
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=_TRACKED)
+
+    return map_nested(value, Tensor, fake)
 
 
 class _KernelMemory(torch.autograd.Function):

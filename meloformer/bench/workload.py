@@ -16,6 +16,7 @@ from meloformer.shards.batches import BatchLoader
 from meloformer.shards.store import open_shards
 from meloformer.tokens.encode import encode
 from meloformer.tokens.vocabulary import Vocabulary
+from meloformer.training.loading import Pass
 from meloformer.training.optimizer import make_optimizers
 from meloformer.training.step import StepOutcome, train_step
 
@@ -46,7 +47,7 @@ class Workload:
         return train_step(
             self.model,
             self.optimizers,
-            [self.batch],
+            [Pass(self.batch)],
             learning_rate=self._training.learning_rate,
             clip_norm=self._training.clip_norm,
         )

@@ -15,7 +15,7 @@ from meloformer.cli.train import ProgressObserver, show_result
 
 if TYPE_CHECKING:
     from meloformer.settings import Settings
-    from meloformer.training.loop import TrainResult
+    from meloformer.training.result import TrainResult
 
 CORPORA = ("corpus:bach", "corpus:haydn", "corpus:mozart", "corpus:beethoven")
 """Public-domain music that music21 brings along: chorales and string quartets."""

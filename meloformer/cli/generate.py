@@ -93,8 +93,10 @@ def generate_command(
     from meloformer.generation.generate import generate
     from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import load
+    from meloformer.model.weights import best_checkpoint, checkpoints_of, load
 
+    if (best := best_checkpoint(source)) not in (None, *checkpoints_of(source)[:1]):
+        console.say(f"the newest checkpoint of {source} plays; {best} has the lowest validation loss", quiet=quiet)
     model = load(source, device=choose_device(settings.generation.device))
     assignment(settings.generation, model.vocabulary)  # a wish that cannot be fulfilled leaves no folder behind
     make_folder(out)
