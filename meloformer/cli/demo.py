@@ -32,6 +32,7 @@ RECIPE = (
     "pack.test_share=0",
     "generation.bars=16",
     "generation.temperature=0.95",
+    "generation.context=512",
 )
 """What turns out to be worth listening to after a few minutes on two cores."""
 

@@ -21,19 +21,45 @@ def generate_command(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A run, a checkpoint or a .safetensors; else the newest run.")
     ] = None,
-    bars: Annotated[int | None, typer.Option("--bars", help="Exactly this many bars.")] = None,
-    num: Annotated[int | None, typer.Option("--num", help="Number of pieces.")] = None,
+    bars: Annotated[int | None, typer.Option("--bars", help="Exactly this many bars, with those of a primer.")] = None,
+    num: Annotated[int | None, typer.Option("--num", help="Number of pieces, written side by side.")] = None,
     instruments: Annotated[
         str | None,
         typer.Option(
             "--instruments", help='Only these names, numbers or families, each at least once: "drums,bass,#0".'
         ),
     ] = None,
+    chords: Annotated[
+        str | None, typer.Option("--chords", help='One a bar, over and over: "C:maj A:min F:maj G:7".')
+    ] = None,
     tempo: Annotated[float | None, typer.Option("--tempo", help="Quarters a minute, to the nearest of 32.")] = None,
-    meter: Annotated[str | None, typer.Option("--meter", help="Such as 3/4.")] = None,
+    meter: Annotated[str | None, typer.Option("--meter", help='Such as 3/4, or "1:4/4 9:3/4".')] = None,
+    max_polyphony: Annotated[
+        int | None, typer.Option("--max-polyphony", help="Notes of one instrument at once, at most.")
+    ] = None,
+    pitch_range: Annotated[
+        str | None, typer.Option("--pitch-range", help="Such as 36-84 or C2-C6; drums are exempt.")
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option("--density", help="Notes a bar and instrument, about; a target, not a rule.")
+    ] = None,
+    primer: Annotated[
+        Path | None, typer.Option("--primer", metavar="SONG", help="Music of your own, which goes on.")
+    ] = None,
+    primer_bars: Annotated[int | None, typer.Option("--primer-bars", help="Take only so many bars of it.")] = None,
+    replace: Annotated[
+        str | None, typer.Option("--replace", help="Write these instruments of the primer anew, and keep all else.")
+    ] = None,
+    add: Annotated[str | None, typer.Option("--add", help="Give the primer these instruments besides.")] = None,
+    vary: Annotated[
+        str | None, typer.Option("--vary", metavar="9-16", help="Write only in these bars of the primer, all or some.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", help="Sample among this many tokens.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Sample among this much probability.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option("--min-p", help="Sample among tokens of this share of the likeliest's probability.")
+    ] = None,
     seed: options.Seed = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pieces.")] = Path("generated"),
     html: options.Html = None,
@@ -51,31 +77,26 @@ def generate_command(
     from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
 
-    given = {
-        "generation.bars": bars,
-        "generation.num": num,
-        "generation.instruments": instruments,
-        "generation.tempo": tempo,
-        "generation.meter": meter,
-        "generation.temperature": temperature,
-        "generation.top_k": top_k,
-        "generation.top_p": top_p,
-        "generation.seed": seed,
-        "generation.device": device,
-        "render.html": html,
-        "render.audio": audio,
-        "render.soundfont": soundfont,
-        "render.port": port,
-    }
+    wishes = {
+        "bars": bars, "num": num, "instruments": instruments, "chords": chords, "tempo": tempo, "meter": meter,
+        "max_polyphony": max_polyphony, "pitch_range": pitch_range, "density": density, "primer": primer,
+        "primer_bars": primer_bars, "replace": replace, "add": add, "vary": vary, "temperature": temperature,
+        "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed, "device": device,
+    }  # fmt: skip
+    rendering = {"html": html, "audio": audio, "soundfont": soundfont, "port": port}
+    given = {f"generation.{name}": value for name, value in wishes.items()}
+    given |= {f"render.{name}": value for name, value in rendering.items()}
     settings = load_settings(config, overrides, given)
     check_wishes(settings.render)
     source = checkpoint or newest_run(Path("runs"))
 
     from meloformer.generation.generate import generate
+    from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
     from meloformer.model.weights import load
 
     model = load(source, device=choose_device(settings.generation.device))
+    assignment(settings.generation, model.vocabulary)  # a wish that cannot be fulfilled leaves no folder behind
     make_folder(out)
     if settings.render.port is not None:
         _play(model, settings, source, out, as_json=as_json, quiet=quiet)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from meloformer.errors import SettingsError
 from meloformer.model.batch import Batch
@@ -19,6 +20,22 @@ DENSE_UP_TO = 512
 """Tokens in a row up to which ``auto`` is dense."""
 
 
+class AttentionPath(Protocol):
+    """How attention is computed; see :class:`~meloformer.model.dense.DensePath`."""
+
+    def summarise(
+        self, query_BMHE: Tensor, summary_key: Tensor, summary_value: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Phases SS and SR: (B, M, H, E)."""
+        ...
+
+    def update(
+        self, query_BTHE: Tensor, key: Tensor, value: Tensor, second_key: Tensor, second_value: Tensor
+    ) -> Tensor:
+        """Phases RR and RS: (B, T, H, E)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Layout:
     """Made once a batch from token attributes, where the batch is; can be sent to another process."""
@@ -27,7 +44,7 @@ class Layout:
     """Of the T regular tokens."""
     summary: Rotation
     """Of the M summaries; each stands at the last token and at the end of its bar."""
-    path: DensePath | SparsePath | FlexPath
+    path: AttentionPath
 
     @classmethod
     def of(cls, batch: Batch, settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Layout:

@@ -9,6 +9,7 @@ A head family is one function from a batch to a key (equal keys see each other),
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,12 +19,32 @@ from meloformer.settings import HeadFamily, ModelSettings
 from meloformer.tokens.attributes import GLOBAL
 from meloformer.tokens.vocabulary import TokenType
 
-EQUAL_KEY: dict[HeadFamily, Callable[[Batch], Tensor]] = {
-    "track": lambda batch: batch.instrument,
-    "onset": lambda batch: batch.onset,
-    "pitch": lambda batch: batch.instrument * 256 + batch.pitch,
+
+class KnowsPlaces(Protocol):
+    """Facts about tokens: all of a batch as (B, T) tensors, of a row as (T,) arrays, or of one token as numbers."""
+
+    @property
+    def instrument(self) -> Any:
+        """Program, drums or global."""
+        ...
+
+    @property
+    def onset(self) -> Any:
+        """In the bar, -1 where there is none."""
+        ...
+
+    @property
+    def pitch(self) -> Any:
+        """Of the note, or of the note before, -1 where there is none."""
+        ...
+
+
+EQUAL_KEY: dict[HeadFamily, Callable[[KnowsPlaces], Any]] = {
+    "track": lambda facts: facts.instrument,
+    "onset": lambda facts: facts.onset,
+    "pitch": lambda facts: facts.instrument * 256 + facts.pitch,
 }
-"""Family -> (B, T) key. Tokens without an onset or a pitch have -1 and form groups of their own."""
+"""Family -> key, in the shape of the facts. Tokens without an onset or a pitch have -1 and form groups of their own."""
 
 READS_SUMMARIES: tuple[HeadFamily, ...] = ("ensemble", "union")
 """The other families see nothing but their group."""

@@ -50,6 +50,14 @@ def test_a_folder_of_songs_becomes_a_run_and_a_run_becomes_music(meloformer: Run
         assert len(score.chords) == 5 == piece["bars"]
         assert not grammar_errors(encode(score), Vocabulary.default())
 
+    first = ("--primer", tmp_path / made["pieces"][0]["file"])
+    wishes = ("--chords", "C Am", "--instruments", "piano", "--max-polyphony", "2", "--density", "3")
+    longer = result_of(meloformer, "generate", *first, "--bars", "8", *wishes, "--out", "longer")
+    assert longer["pieces"][0]["bars"] == 8
+    fuller = result_of(meloformer, "generate", *first, "--add", "choir", "--out", "fuller")
+    assert fuller["pieces"][0]["bars"] == 5
+    assert {52, 53, 54} & set(read_midi(tmp_path / fuller["pieces"][0]["file"]).program.tolist())
+
     resumed = meloformer("train", "--out", trained["run"], "--resume", "--steps", "4")
     assert resumed.returncode == 0, resumed.stderr
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "loss" in line]
