@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.attention import Case, Step
+from benchmarks.attention import Case, Step, row_of
 from benchmarks.measure import machine, table, write_section
 from benchmarks.plain import PlainTransformer
 from meloformer.model.batch import Batch
@@ -74,7 +74,8 @@ def loop_beside_bare_step(shards: Path, workers: int, folder: Path) -> list[str]
         "training.steps=9", "training.device=cpu", "training.eval_every=100", "training.eval_rows=1",
         "training.sample_every=0", "training.checkpoint_every=100", f"training.workers={workers}",
     ]  # fmt: skip
-    watcher = BesideBareStep(Step("ours", Case(str(shards), 4096, "fp32", 1, 1)))
+    case = Case(str(shards), 4096, "fp32", 1, 1)
+    watcher = BesideBareStep(Step("ours", case, *row_of(case)))
     train(shards, folder / f"loop-{workers}", load_settings(None, words), observer=watcher)
     loop, bare = (statistics.median(found[2:]) for found in (watcher.loop, watcher.bare))
     waits = statistics.median(watcher.waits[2:])

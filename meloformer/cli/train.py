@@ -201,12 +201,13 @@ def _sampler(settings: Settings) -> Sampler:
     def sample(model: MeloFormer, path: Path) -> None:
         from meloformer.cli.generate import write_pieces
         from meloformer.generation.generate import generate
+        from meloformer.settings import RenderSettings
 
         was_training = model.training
         chosen = settings.generation.model_copy(update={"num": 1, "bars": settings.training.sample_bars})
         pieces = generate(model.eval(), settings=chosen)
         model.train(was_training)
-        write_pieces(pieces, model, path.parent, [path.stem])
+        write_pieces(pieces, model, path.parent, [path.stem], RenderSettings())
 
     return sample
 

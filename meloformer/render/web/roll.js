@@ -79,7 +79,7 @@ class Roll {
     const drums = track.family === "drums";
     for (let i = firstFrom(state.notes, from - longest); i < state.notes.length && state.notes[i].start < to; i += 1) {
       const note = state.notes[i];
-      pen.globalAlpha = heard ? 0.5 + (0.5 * note.velocity) / 127 : 0.13;
+      pen.globalAlpha = heard ? 0.6 + (0.4 * note.velocity) / 127 : 0.13;
       const start = this.x(note.start) - left;
       if (drums) {
         const step = this.drumHeight / this.piece.drums.length;
@@ -138,7 +138,8 @@ class Roll {
   }
 }
 
-// The colour, mixed with black or white until it stands out from the paper (contrast 3, as WCAG asks of graphics).
+// The colour, mixed with black or white until it stands out from the paper: a contrast of 3, as WCAG asks of graphics, and
+// more on dark paper, where soft notes are darker.
 function readable(colour, paper) {
   const parts = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   const luminance = (rgb) => {
@@ -146,11 +147,11 @@ function readable(colour, paper) {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const ground = luminance(parts(paper));
-  const towards = ground < 0.2 ? 255 : 0;
+  const [towards, wanted] = ground < 0.2 ? [255, 4.5] : [0, 3];
   let rgb = parts(colour);
   for (let i = 0; i < 20; i += 1) {
     const [darker, lighter] = [luminance(rgb), ground].sort((a, b) => a - b);
-    if ((lighter + 0.05) / (darker + 0.05) >= 3) break;
+    if ((lighter + 0.05) / (darker + 0.05) >= wanted) break;
     rgb = rgb.map((part) => part + 0.1 * (towards - part));
   }
   return `rgb(${rgb.map(Math.round).join(" ")})`;
