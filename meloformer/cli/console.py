@@ -86,9 +86,11 @@ def _no_progress(done: int, total: int, remark: str = "") -> None:
 def _bar(label: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[remark]}"),
     )  # fmt: skip
     with RichProgress(*columns, console=_err, expand=True) as bar:
@@ -96,7 +98,7 @@ def _bar(label: str) -> Iterator[Progress]:
 
         def update(done: int, total: int, remark: str = "") -> None:
             speed = bar.tasks[0].speed
-            rate = f"{speed:.1f}/s" if speed else ""
+            rate = f"{speed:.1f}/s" if speed and not remark else ""  # 80 columns have no room for both
             bar.update(task, completed=done, total=total, rate=rate, remark=escape(remark))
 
         yield update

@@ -37,15 +37,15 @@ class ProgressObserver:
 
     def on_step(self, step: int, metrics: dict[str, float]) -> None:
         """Show the newest loss."""
-        remark = (
-            f"{metrics['loss']:.2f} ({metrics['nats_per_note']:.2f} a note){self._validation}, "
-            f"{_short(metrics['tokens_per_second'])} tok/s, wait {metrics['data_wait']:.0%}"
+        remark = (  # with a bar of ten thousand steps it fits into 80 columns
+            f"{metrics['loss']:.2f}{self._validation} {metrics['nats_per_note']:.2f}/note "
+            f"{_short(metrics['tokens_per_second'])} tok/s wait {metrics['data_wait']:.0%}"
         )
         self._update(step, self._total, remark)
 
     def on_evaluation(self, step: int, validation: Evaluation) -> None:  # noqa: ARG002
         """Keep the newest validation loss."""
-        self._validation = f" val {validation.per_token:.2f}"
+        self._validation = f" (val {validation.per_token:.2f})"
 
     def on_damage(self, message: str) -> None:
         """Say so."""
