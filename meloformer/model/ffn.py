@@ -37,8 +37,10 @@ class SwiGLU(nn.Module):
         rows = x.numel() // x.shape[-1]
         if x.device.type != "cpu" or rows <= CHUNK:
             return self.down(silu(self.gate(x)) * self.up(x))
-        weights = (self.gate.weight, self.up.weight, self.down.weight)
-        return _Chunked.apply(x.reshape(rows, -1), *weights).view_as(x)  # pyright: ignore
+        given = (x.reshape(rows, -1), self.gate.weight, self.up.weight, self.down.weight)
+        if torch.is_autocast_enabled(x.device.type):  # which knows the products written plainly, and not these
+            given = tuple(each.to(torch.get_autocast_dtype(x.device.type)) for each in given)
+        return _Chunked.apply(*given).view(x.shape)  # pyright: ignore
 
 
 class _Chunked(torch.autograd.Function):

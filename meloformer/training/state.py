@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -28,7 +28,7 @@ from meloformer.training.run_folder import (
     refuse_existing,
     refuse_missing,
 )
-from meloformer.training.step import Precision
+from meloformer.training.step import Precision, default_precision
 
 COMPUTED_BY = frozenset({"attention", "attention_dtype", "checkpointing"})
 """Settings of the model that say how it is computed, not what it is."""
@@ -78,7 +78,7 @@ def begin(shards: Path, run: Path, settings: Settings, *, resume: bool) -> RunSt
         cut_metrics(run, position.step)
     else:
         make_run_folder(run, settings, plan.shards.vocabulary)
-    precision = Precision.of(_precision_name(settings, device), device)
+    precision = Precision.of(settings.training.precision or default_precision(device), device)
     if precision.scaler is not None and position.scaler is not None:
         precision.scaler.load_state_dict(position.scaler)
     return RunState(plan, model, optimizers, position, validation, baseline, precision)
@@ -104,13 +104,6 @@ def _start_from(source: Path, model: MeloFormer) -> None:
                 "leave out --size and settings of the model: they are those of the weights",
             )
     model.load_state_dict(base.state_dict())
-
-
-def _precision_name(settings: Settings, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """What was chosen, or the fastest that needs no care."""
-    if settings.training.precision is not None:
-        return settings.training.precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def save(run: Path, state: RunState, settings: Settings) -> None:

@@ -41,6 +41,14 @@ class StepOutcome:
         return self.loss * self.num_targets / max(self.num_notes, 1)
 
 
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
+
+def default_precision(device: torch.device) -> PrecisionName:
+    """The fastest that needs no care."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 @dataclass(frozen=True)
 class Precision:
     """The dtype of the layers; weights and optimisers stay in fp32."""
@@ -51,7 +59,7 @@ class Precision:
     """For fp16, whose small gradients would vanish."""
 
     @classmethod
-    def of(cls, name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+    def of(cls, name: PrecisionName, device: torch.device) -> Precision:
         """By its name in the settings."""
         if name == "fp32":
             return cls()
