@@ -110,7 +110,8 @@ def fits_tables(wishes: Wishes, progress: Progress) -> Tables:
 def _published_table(wishes: Wishes) -> Tables:
     columns = ["", "published", *CHECKPOINTING]
     table = Table("published", "memory as published of the first version, and needs predicted here, GiB", columns)
-    for each in PUBLISHED:
+    sizes = {size.model.size for size in wishes.sizes}
+    for each in [each for each in PUBLISHED if each.size in sizes]:
         step = with_bench(with_model(wishes.settings, size=each.size), each.seq_len, each.batch_size)
         needs = {
             mode: Allowance.of(step.bench).needed_bytes(predict_memory(with_model(step, checkpointing=mode)).total)

@@ -11,9 +11,11 @@ import torch
 
 from meloformer.bench.compare import Contestant, compare
 from meloformer.bench.cost import HOPED_FOR, HOPED_GPUS, Corpus, TrainingTime, speed_of, training_time
+from meloformer.bench.fits import MIB
+from meloformer.bench.scaling import measure_together, several_devices
 from meloformer.bench.tables import Progress, Table, Tables, Wishes, gib, mib, step_name, with_bench
 from meloformer.bench.throughput import StepMeasurement, measure_step
-from meloformer.errors import OutOfMemoryError
+from meloformer.errors import MeloFormerError, OutOfMemoryError
 
 LENGTHS_ON_CPU = (512, 1024, 2048, 4096)
 LENGTHS_ON_CUDA = (1024, 4096, 16384, 65536)
@@ -64,6 +66,31 @@ def throughput_rows(measured: StepMeasurement) -> list[Sequence[str]]:
     ]
 
 
+def scaling_tables(wishes: Wishes, one: StepMeasurement, progress: Progress) -> Tables:
+    """Several devices, where they are here: ``found`` has the tokens a second of each number of them."""
+    table = Table(
+        "scaling", "several devices here, measured", ["devices", "tokens/s", "of so many times one"], found={}
+    )
+    numbers = several_devices(wishes.settings, wishes.device)
+    yield table
+    for done, number in enumerate(numbers):
+        progress(done, len(numbers), f"measuring {number} devices")
+        devices = [f"{wishes.device.type}:{index}" for index in range(number)]
+        record: dict[str, Any] = {"devices": number}
+        try:
+            speed = measure_together(wishes.settings, wishes.shards, devices)
+        except MeloFormerError as error:
+            table.add([str(number), error.message, ""], {**record, "problem": str(error)})
+        else:
+            share = speed / (number * one.tokens_per_second)
+            table.found[number] = speed
+            table.add(
+                [str(number), f"{speed:,.0f}", f"{share:.0%}"],
+                {**record, "tokens_per_second": speed, "efficiency": share},
+            )
+        yield table
+
+
 def cost_tables(wishes: Wishes, measured: StepMeasurement | None, scaling: dict[int, float]) -> Tables:
     """Hours, and money where a price is given; an extrapolation, and called one.
 
@@ -75,7 +102,7 @@ def cost_tables(wishes: Wishes, measured: StepMeasurement | None, scaling: dict[
     bench = wishes.settings.bench
     corpus = Corpus.of(bench, wishes.shards)
     price = bench.price_per_gpu_hour
-    columns = ["", "GPUs", "tokens/s", f"hours, {bench.epochs:g} epochs", *(["cost"] if price is not None else ())]
+    columns = ["", "devices", "tokens/s", f"hours, {bench.epochs:g} epochs", *(["cost"] if price is not None else ())]
     table = Table("training_time", "time to train: an EXTRAPOLATION", columns)
     for time in _times(wishes, measured, scaling, corpus):
         row = [time.basis, str(time.gpus), f"{time.tokens_per_second:,.0f}", f"{time.hours:,.1f}"]
@@ -113,8 +140,7 @@ def compare_tables(
     """One setting, value by value."""
     first = contestants[0]
     on_cpu = device.type == "cpu"
-    clock = "CPU time" if on_cpu else "time"
-    columns = ["", f"step, {clock}", "spread", "time", "GPU, predicted", "memory", "measured here", "memory"]
+    columns = ["", "CPU s" if on_cpu else "s", "spread", "time", "GPU GiB", "ratio", "here MiB", "ratio"]
     title = f"{name}: {step_name(first.settings)}, {first.settings.training.precision or 'default precision'}"
     table = Table("compare", title, columns)
     yield table
@@ -126,17 +152,17 @@ def compare_tables(
             table.add(_compare_row(contestant, record), {"setting": name, **record})
     table.notes = [
         f"Ratios are to {first.value}: time as the median over {first.settings.bench.repeats} turns in which all "
-        f"take a step{', in CPU time of the process' if on_cpu else ''}; memory on a GPU as predicted, tensors only."
+        f"take a step{', in CPU time of the process' if on_cpu else ''}; GPU: tensors, predicted; here: measured."
     ]
     yield table
 
 
 def _compare_row(contestant: Contestant, record: dict[str, Any]) -> list[str]:
     seconds = contestant.seconds
-    step = f"{statistics.median(seconds):.3f} s" if seconds else contestant.problem or "not known"
+    step = f"{statistics.median(seconds):.3f}" if seconds else contestant.problem or "not known"
     spread = f"{min(seconds):.3f}-{max(seconds):.3f}" if seconds else ""
-    predicted = gib(contestant.predicted.total) + " GiB" if contestant.predicted else ""
-    measured = mib(contestant.measured_bytes) if contestant.measured_bytes else ""
+    predicted = gib(contestant.predicted.total) if contestant.predicted else ""
+    measured = f"{contestant.measured_bytes / MIB:,.0f}" if contestant.measured_bytes else ""
     ratios = [record[name] for name in ("time_ratio", "predicted_ratio", "measured_ratio")]
     time, memory, here = ("" if ratio is None else f"x {ratio:.2f}" for ratio in ratios)
     return [contestant.value, step, spread, time, predicted, memory, measured, here]

@@ -72,15 +72,15 @@ def bench_command(
 
     Memory is predicted with no GPU at hand, and measured too where there is one. Ctrl-C prints what is known so far.
 
-    meloformer bench --gpu-mem 32                                   everything, in a minute
+    meloformer bench --gpu-mem 32
 
-    meloformer bench --gpu-mem 24 --size base --out base.toml       settings for train --config
+    meloformer bench --gpu-mem 24 --size base --out base.toml
 
-    meloformer bench --predict --size small --seq-len 4096,65536 --checkpointing none,full
+    meloformer bench --predict --size small,base --seq-len 4096,65536
 
-    meloformer bench --compare attention_dtype=bf16,fp32            a setting, side by side
+    meloformer bench --compare attention_dtype=bf16,fp32 --precision bf16
 
-    meloformer bench --tokens-per-second 40000 --gpus 1,8 --price 2.50
+    meloformer bench --tokens-per-second 40000 --gpus 1,8 --price 2.5
     """
     given: dict[str, object] = {
         "bench.gpu_mem": gpu_mem, "bench.repeats": repeats, "bench.device": device, "bench.songs": songs,

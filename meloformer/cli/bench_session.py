@@ -11,7 +11,8 @@ from meloformer.bench.compare import Contestant
 from meloformer.bench.cost import Corpus
 from meloformer.bench.memory_report import fits_tables, memory_tables, recommended_tables, recommended_toml
 from meloformer.bench.plot import plot_bench
-from meloformer.bench.speed_report import compare_tables, cost_tables, lengths_tables, throughput_tables
+from meloformer.bench.scaling import several_devices
+from meloformer.bench.speed_report import compare_tables, cost_tables, lengths_tables, scaling_tables, throughput_tables
 from meloformer.bench.tables import Progress, Table, Tables, Wishes
 from meloformer.cli import console
 from meloformer.files import write_text
@@ -62,7 +63,10 @@ class Session:
         measured = None
         if not predict:
             measured = self._section(lambda progress: throughput_tables(wishes, progress))[0].found
-        self._section(lambda _progress: cost_tables(wishes, measured, {}))
+        scaling: dict[int, float] = {}
+        if measured is not None and several_devices(wishes.settings, wishes.device):
+            scaling = self._section(lambda progress: scaling_tables(wishes, measured, progress))[0].found
+        self._section(lambda _progress: cost_tables(wishes, measured, scaling))
         if plot is not None:
             speeds: list[dict[str, Any]] = []
             if not predict:
@@ -100,7 +104,8 @@ class Session:
         if self._as_json:
             return
         if self._markdown:
-            console.result(table.to_markdown() + "\n")
+            console.result(table.to_markdown())
+            console.result("")
             return
         console.table(table.title, table.columns, table.rows)
         for note in table.notes:
