@@ -87,11 +87,20 @@ class Session:
     def _section(self, tables_of: Callable[[Progress], Tables]) -> list[Table]:
         """Fill in some tables, and show what has rows, also where Ctrl-C cuts it short."""
         tables: list[Table] = []
+        steps = 0
         try:
             with console.progress("bench", quiet=self._quiet) as bar:
-                for table in tables_of(bar):
+
+                def progress(done: int, total: int, remark: str = "") -> None:
+                    nonlocal steps
+                    steps = total
+                    bar(done, total, remark)
+
+                for table in tables_of(progress):
                     if table not in tables:
                         tables.append(table)
+                if steps:
+                    bar(steps, steps)
         finally:
             for table in tables:
                 self._show(table)
