@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from meloformer.bench.memory import capped, peak_step_bytes
 from meloformer.bench.prediction import PredictedMemory, predict_memory
 from meloformer.bench.throughput import timed_step
@@ -20,6 +22,7 @@ from meloformer.settings import ModelSettings, Settings, TrainingSettings
 SECTIONS = {"model": ModelSettings, "training": TrainingSettings}
 SAID_BY_BENCH = ("seq_len", "batch_size", "seed", "device")
 """Fields of ``training`` that the measured step has from ``bench``."""
+CROWDED = "out of memory beside the others"
 EXAMPLE = "write --compare checkpointing=none,ffn"
 
 
@@ -139,17 +142,29 @@ def compare(
         except OutOfMemoryError:
             contestant.problem = "out of memory"
         tick()
-    workloads: list[tuple[Contestant, Workload]] = []
-    for contestant in contestants:
-        try:
-            with capped(contestant.settings, device):
-                if contestant.measured_bytes is not None:
-                    workloads.append((contestant, Workload(contestant.settings, shards, device)))
-        except OutOfMemoryError:
-            contestant.problem = "out of memory beside the others"
-    for turn in range(chosen.warmup + chosen.repeats):
-        for contestant, workload in workloads:
-            wall, process = timed_step(workload)
-            if turn >= chosen.warmup:
+    with capped(contestants[0].settings, device):
+        _take_turns([each for each in contestants if each.measured_bytes is not None], shards, device, tick)
+
+
+def _take_turns(
+    contestants: list[Contestant], shards: Path | None, device: torch.device, tick: Callable[[], None]
+) -> None:
+    """All workloads are there at once; one that has no room beside the others drops out."""
+    workloads: dict[str, Workload] = {}
+    bench = contestants[0].settings.bench if contestants else None
+    for turn in range(bench.warmup + bench.repeats if bench else 0):
+        for contestant in contestants:
+            if contestant.problem == CROWDED:
+                continue
+            try:
+                if contestant.value not in workloads:
+                    workloads[contestant.value] = Workload(contestant.settings, shards, device)
+                wall, process = timed_step(workloads[contestant.value])
+            except torch.OutOfMemoryError:
+                contestant.problem = CROWDED
+                workloads.pop(contestant.value, None)
+                contestant.seconds.clear()
+                continue
+            if bench and turn >= bench.warmup:
                 contestant.seconds.append(process if device.type == "cpu" else wall)
             tick()

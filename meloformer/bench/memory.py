@@ -64,18 +64,19 @@ def capped(settings: Settings, device: torch.device) -> Iterator[None]:
     """Inside, PyTorch's allocator gives no more than ``bench.gpu_mem`` on a CUDA device, and a lack of memory is an
     ``OutOfMemoryError``. What was freed is given back before and after."""
     cap, on_cuda = settings.bench.gpu_mem, device.type == "cuda"
+    index = torch.cuda.current_device() if on_cuda and device.index is None else device.index
     if on_cuda:
         _give_back()
         if cap is not None:
-            share = min(cap * GIB / torch.cuda.get_device_properties(device).total_memory, 1.0)
-            torch.cuda.set_per_process_memory_fraction(share, device)
+            share = min(cap * GIB / torch.cuda.get_device_properties(index).total_memory, 1.0)
+            torch.cuda.set_per_process_memory_fraction(share, index)
     try:
         yield
     except torch.OutOfMemoryError:
         raise _shortage(settings) from None
     finally:
         if on_cuda:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            torch.cuda.set_per_process_memory_fraction(1.0, index)
             _give_back()
 
 
