@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measure import table, write_section
 from benchmarks.plain import PlainTransformer, attention_alone
+from meloformer.bench.flops import PEAK_FLOPS, linear_flops, pair_flops, visible_pairs
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.flex import FlexPath
@@ -38,8 +39,6 @@ from meloformer.training.optimizer import make_optimizers
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 DTYPE = torch.bfloat16
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""bf16, dense, as NVIDIA's data sheets have it for SXM; by a part of the device's name."""
 COLUMNS = (
     "tokens x rows", "tokens/s, plain", "tokens/s, ours", "attention alone, ms: plain / ours", "by document / ours",
     "step, ms: ours / plain",
@@ -93,34 +92,15 @@ class Contest:
         return self.linear_flops(kind) + self.attention_flops(kind)
 
     def linear_flops(self, kind: str) -> float:
-        """6 a weight and token or summary."""
-        settings, head = self.settings, self.settings.dim * len(self.vocabulary)
-        kv_dim = settings.num_kv_heads * settings.head_dim
-        square, ffn, keys = settings.dim**2, 3 * settings.dim * settings.ffn_dim, 2 * settings.dim * kv_dim
-        layer = 2 * square + keys + ffn
-        weighted = self.batch.ids.numel() * (settings.num_layers * layer + head)
-        if kind == "ours":
-            unread = square + ffn  # the summary stream has no output in the last layer
-            of_summaries = settings.num_layers * (layer + keys) - unread
-            weighted += self.batch.bar_document.numel() * of_summaries
-        return 6 * weighted
+        """Of all weights."""
+        num_summaries = self.batch.bar_document.numel() if kind == "ours" else 0
+        return linear_flops(self.settings, len(self.vocabulary), self.batch.ids.numel(), num_summaries)
 
     def attention_flops(self, kind: str) -> float:
-        """12 a visible pair and dimension of a head.
-
-        Source: Chowdhery et al., "PaLM", arXiv:2204.02311, appendix B, with visible pairs for all pairs.
-        """
+        """Of all visible pairs."""
         rows, length = self.batch.ids.shape
         plain_pairs = self.settings.num_heads * rows * length * (length + 1) / 2
-        pairs = plain_pairs if kind == "plain" else visible_pairs(self.batch, self.settings)
-        return 12 * self.settings.num_layers * pairs * self.settings.head_dim
-
-
-def visible_pairs(batch: Batch, settings: ModelSettings) -> int:
-    """Of all heads of a layer, in both phases."""
-    path = FlexPath.of(batch, settings)
-    updated = sum(count * path.updated[family].num_pairs for family, count in settings.heads.items())
-    return settings.num_heads * path.summarised.num_pairs + updated
+        return pair_flops(self.settings, plain_pairs if kind == "plain" else visible_pairs(self.batch, self.settings))
 
 
 def batch_of(shards: Path | None, vocabulary: Vocabulary, length: int, rows: int, device: torch.device) -> Batch:
@@ -244,6 +224,13 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stdout.write(text + "\n")
     if args.write:
         write_section(PAGE, "gpu", text)
+    if args.device.startswith("cuda"):
+        from benchmarks.gpu_memory import measured_table  # it needs zstandard
+
+        measured = measured_table(torch.device(args.device))
+        sys.stdout.write(f"\n{measured}\n")
+        if args.write:
+            write_section(PAGE, "gpu-memory-measured", measured)
 
 
 if __name__ == "__main__":

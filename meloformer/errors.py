@@ -11,7 +11,8 @@
     ├── ShardError         a foreign, damaged or mismatched shard
     ├── CheckpointError    a foreign, damaged or mismatched checkpoint
     ├── RankError          another process of a run has gone
-    └── GenerationError    a wish that the grammar or the vocabulary cannot fulfil
+    ├── GenerationError    a wish that the grammar or the vocabulary cannot fulfil
+    └── OutOfMemoryError   a training step that needs more memory than there is
 
 The command line turns each into one line and exit code 1. ``ValueError`` is for the misuse of a public function,
 ``assert`` for invariants only.
@@ -92,3 +93,7 @@ class RankError(MeloFormerError):
 
 class GenerationError(MeloFormerError):
     """A wish that the grammar or the vocabulary cannot fulfil."""
+
+
+class OutOfMemoryError(MeloFormerError):
+    """A training step that needs more memory than there is."""

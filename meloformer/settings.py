@@ -164,8 +164,8 @@ class ModelSettings(Section):
     """What is computed again in the backward pass to save memory: nothing, the feed-forward networks, these and
     attention each on its own, or whole layers. Loss and gradients are the same; each step takes longer and needs less
     memory."""
-    attention_dtype: Literal["auto", "fp32"] = "auto"
-    """Of queries, keys and values: that of the model, or fp32 by a detour, to measure what the detour costs."""
+    attention_dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of queries, keys and values: that of the model, or another by a detour, to measure what the detour costs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -370,12 +370,12 @@ class RenderSettings(Section):
 
 
 class BenchSettings(Section):
-    """What ``bench`` measures."""
+    """What ``bench`` measures and reckons with."""
 
     seq_len: Annotated[int, Field(ge=64)] = 1024
-    """Tokens in a row."""
+    """Tokens in a row of the measured step."""
     batch_size: Positive = 1
-    """Rows in a step."""
+    """Rows of the measured step."""
     repeats: Positive = 5
     """Measured steps, after ``warmup``; the median is reported with the spread."""
     warmup: Annotated[int, Field(ge=0)] = 1
@@ -384,6 +384,31 @@ class BenchSettings(Section):
     """As in training."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights and of the music."""
+    gpu_mem: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """Memory of the GPU in GiB; by default that of the GPU here, and where there is none 32. What is measured on a GPU
+    may take no more."""
+    context_mib: Annotated[float, Field(ge=0)] = 700
+    """Of it, what CUDA's context, the compiled kernels and cuBLAS's workspaces take, in MiB: an allowance."""
+    fragmentation: Share = 0.1
+    """What the allocator wastes, as a share of what tensors take: an allowance."""
+    target_seq_len: Annotated[int, Field(ge=1024)] = 16_384
+    """Tokens in a row of the recommended settings, where they fit."""
+    target_step_tokens: Positive = 131_072
+    """Tokens of an optimiser step of the recommended settings; rows and accumulation make it up."""
+    songs: Positive = 450_000
+    """Pieces to train on, where no shards are given."""
+    tokens_per_song: Annotated[float, Field(gt=0)] = 4_614
+    """Mean of 681 real files that ``pack`` keeps."""
+    epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over them."""
+    gpus: tuple[Positive, ...] = (1, 8)
+    """Numbers of GPUs to tell the time for."""
+    scaling_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Throughput of several GPUs as a share of so many times one; an assumption, unless several are here to measure."""
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Of one GPU, to reckon with instead of what is measured here."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """In any currency."""
 
 
 class Settings(Section):

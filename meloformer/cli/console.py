@@ -58,6 +58,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     _out.print(drawn)
 
 
+def note(text: str) -> None:
+    """A remark that belongs to a table, on stdout."""
+    _out.print(escape(text), style="dim")
+
+
 class Progress(Protocol):
     """Shows how far a command is."""
 

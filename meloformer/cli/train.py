@@ -264,20 +264,17 @@ def _show_plan(settings: Settings, ranks: Ranks, *, as_json: bool) -> None:
 
 def _predicted_mebibytes(settings: Settings, ranks: Ranks) -> dict[str, int] | str:
     """What the tensors of a step take at most, by kind; a word where that cannot be told."""
-    from dataclasses import asdict
-
-    from meloformer.bench.prediction import predict_step_bytes
+    from meloformer.bench.prediction import predict_memory
     from meloformer.model.flex import FlexPath
-    from meloformer.training.step import Precision, precision_name
+    from meloformer.training.step import default_precision
 
     if not FlexPath.fits(settings.model):
         return "unknown: its heads are too narrow"
     chosen = settings.training
-    shape = settings.bench.model_copy(update={"seq_len": chosen.seq_len, "batch_size": chosen.batch_size})
-    dtype = Precision.of(precision_name(chosen.precision, device := ranks.device(chosen.device)), device).dtype
-    predicted = predict_step_bytes(settings.model_copy(update={"bench": shape}), dtype)
-    parts = {name: round(size / 2**20) for name, size in asdict(predicted).items()}
-    return {**parts, "total": round(predicted.total / 2**20)}
+    precision = chosen.precision or default_precision(ranks.device(chosen.device))
+    as_chosen = settings.model_copy(update={"training": chosen.model_copy(update={"precision": precision})})
+    predicted = predict_memory(as_chosen, seq_len=chosen.seq_len, batch_size=chosen.batch_size)
+    return {name: round(size / 2**20) for name, size in {**predicted.to_dict(), "total": predicted.total}.items()}
 
 
 def _short(count: float) -> str:

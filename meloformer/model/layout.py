@@ -16,6 +16,8 @@ from meloformer.model.rope import Rotation, rotation
 from meloformer.model.sparse import SparsePath
 from meloformer.settings import ModelSettings
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Of queries, keys and values, by the names that ``model.attention_dtype`` has for them."""
 DENSE_UP_TO = 512
 """Tokens in a row up to which ``auto`` is dense."""
 
@@ -70,12 +72,7 @@ class Layout:
         return cls(
             regular=rotation(position, batch.time, settings.head_dim, settings.rope),
             summary=rotation(batch.bar_last, batch.bar_end_time, settings.head_dim, settings.rope),
-            path=_path(
-                batch,
-                settings,
-                torch.float32 if settings.attention_dtype == "fp32" else dtype,
-                device or batch.ids.device,
-            ),
+            path=_path(batch, settings, DTYPES.get(settings.attention_dtype, dtype), device or batch.ids.device),
         )
 
 

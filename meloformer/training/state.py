@@ -34,7 +34,7 @@ from meloformer.training.run_folder import (
     refuse_existing,
     refuse_missing,
 )
-from meloformer.training.step import Precision, precision_name
+from meloformer.training.step import Precision, default_precision
 
 COMPUTED_BY = frozenset({"attention", "attention_dtype", "checkpointing"})
 """Settings of the model that say how it is computed, not what it is."""
@@ -97,7 +97,7 @@ def begin(shards: Path, run: Path, settings: Settings, *, resume: bool, ranks: R
         cut_metrics(run, position.step)
     elif ranks.is_first:
         make_run_folder(run, settings, plan.shards.vocabulary)
-    precision = Precision.of(precision_name(chosen.precision, device), device)
+    precision = Precision.of(chosen.precision or default_precision(device), device)
     if precision.scaler is not None and position.scaler is not None:
         precision.scaler.load_state_dict(position.scaler)
     if chosen.compile and device.type == "cuda":

@@ -42,6 +42,14 @@ class StepOutcome:
         return self.loss * self.num_targets / max(self.num_notes, 1)
 
 
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
+
+def default_precision(device: torch.device) -> PrecisionName:
+    """The fastest that needs no care."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 @dataclass(frozen=True)
 class Precision:
     """The dtype of the layers; weights and optimisers stay in fp32."""
@@ -52,7 +60,7 @@ class Precision:
     """For fp16, whose small gradients would vanish."""
 
     @classmethod
-    def of(cls, name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+    def of(cls, name: PrecisionName, device: torch.device) -> Precision:
         """By its name in the settings."""
         if name == "fp32":
             return cls()
@@ -67,15 +75,6 @@ class Precision:
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss to take gradients of."""
         return loss if self.scaler is None else self.scaler.scale(loss)
-
-
-def precision_name(
-    wished: Literal["fp32", "bf16", "fp16"] | None, device: torch.device
-) -> Literal["fp32", "bf16", "fp16"]:
-    """What was chosen, or the fastest that needs no care."""
-    if wished is not None:
-        return wished
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def train_step(

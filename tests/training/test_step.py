@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import ModelSettings
+from meloformer.tokens.encode import encode
 from meloformer.tokens.vocabulary import PAD, Vocabulary
 from meloformer.training.loading import Pass
 from meloformer.training.loss import target_losses
@@ -131,6 +133,17 @@ def test_half_precision_takes_nearly_the_same_step(name: Literal["bf16", "fp16"]
     full = changes.pop(None)
     (half,) = changes.values()
     assert 0 < float((half - full).norm()) < 0.05 * float(full.norm())
+
+
+def test_half_precision_takes_long_rows_on_a_cpu() -> None:
+    batch = Batch.of([encode(practice_piece(0, num_bars=32))[:1100]])
+    model = MeloFormer(ModelSettings.of_size("tiny", num_layers=2))
+    descent: Optimizers = {"sgd": torch.optim.SGD(model.parameters(), lr=0.0)}
+    losses = [
+        train_step(model, descent, [Pass(batch)], learning_rate=0.0, clip_norm=NO_CLIP, precision=precision).loss
+        for precision in (Precision(), Precision.of("bf16", torch.device("cpu")))
+    ]
+    assert 0 < abs(losses[1] - losses[0]) < 0.01 * losses[0]
 
 
 def test_a_scaler_that_overflows_skips_the_step_and_tries_a_smaller_scale() -> None:
