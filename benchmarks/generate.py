@@ -209,7 +209,7 @@ def obeyed(num_pieces: int) -> str:
         for _ in range(min(20, num_pieces - done)):
             controls = random_controls(rng)
             (ids,) = generate(model, seed=done, max_notes_per_bar=int(rng.integers(1, 40)), **controls)
-            wished.update(controls)
+            wished.update(controls.keys())
             problems += [(done, problem) for problem in broken_controls(ids, controls, model.vocabulary)]
             done += 1
     counts = ", ".join(f"{name} {count}" for name, count in sorted(wished.items()) if name != "temperature")
