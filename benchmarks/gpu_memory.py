@@ -128,7 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     head = f"{machine('torch')}; {datetime.now(UTC):%Y-%m-%d}; `python -m benchmarks.gpu_memory`"
     sections = {
-        "gpu-memory": f"{head}; tensors of a step, in GiB; Muon.\n\n{published_table()}",
+        "gpu-memory": f"{head}; tensors of a step, in GiB; AdamW.\n\n{published_table()}",
         "gpu-memory-tracked": f"{head}; MiB.\n\n{tracked_table()}",
     }
     if torch.cuda.is_available():

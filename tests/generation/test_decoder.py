@@ -136,8 +136,8 @@ def test_a_row_does_not_depend_on_how_many_there_are() -> None:
 
 
 def test_memory_grows_with_what_can_still_be_seen() -> None:
-    num_bars, sizes = 64, {}
-    row = piece(1, [12] * num_bars)
+    num_bars, sizes = 48, {}
+    row = piece(1, [8] * num_bars)
     for family in ("ensemble", "track"):
         decoder = Decoder(model_of(heads={family: 1}, dim=16))
         cache, sizes[family] = decoder.new_piece(), {}
@@ -148,6 +148,6 @@ def test_memory_grows_with_what_can_still_be_seen() -> None:
     token_bytes = 3 * 2 * 16 * 4  # layers, key and value, width, fp32
     assert sizes["track"][at_last] > 3 * sizes["track"][at_first]
     assert sizes["track"][at_last] < 1.6 * token_bytes * len(row)
-    assert sizes["ensemble"][at_last] < 1.6 * sizes["ensemble"][at_first]
+    assert sizes["ensemble"][at_last] < 1.8 * sizes["ensemble"][at_first]
     # A bar has 4 tokens a note and 4 others; five bars twice, the open one for its summary too; globals and summaries.
-    assert sizes["ensemble"][at_last] < 1.6 * token_bytes * (11 * (4 * 12 + 4) + 3 * num_bars)
+    assert sizes["ensemble"][at_last] < 1.6 * token_bytes * (11 * (4 * 8 + 4) + 3 * num_bars)

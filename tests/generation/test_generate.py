@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 import meloformer as mf
 from benchmarks.controls import broken_controls, random_controls
 from meloformer.errors import GenerationError, InputError, SettingsError
+from meloformer.generation.cache import PieceCache
 from meloformer.generation.constraints import Constraints
+from meloformer.generation.decoder import Decoder
 from meloformer.generation.generate import stream
 from meloformer.generation.sampling import Sampler, sample, token_probabilities
 from meloformer.generation.wishes import Wishes, make_wishes
@@ -120,6 +122,32 @@ def test_the_first_bar_comes_before_the_others_are_written(model: mf.MeloFormer)
     first = next(stream(model, SHORT.model_copy(update={"bars": 4000})))
     assert first.number == 0
     assert not first.is_last
+
+
+def test_a_model_looks_back_no_further_than_its_context(model: mf.MeloFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, stepped, real_read, real_step = [], [], Decoder.read, Decoder.step
+
+    def watched_read(self: Decoder, ids: np.ndarray) -> tuple[PieceCache, torch.Tensor]:
+        read.append(len(ids))
+        return real_read(self, ids)
+
+    def watched_step(self: Decoder, pieces: list[PieceCache], ids: list[int]) -> torch.Tensor:
+        stepped.extend(piece.facts.position + 2 for piece in pieces)
+        return real_step(self, pieces, ids)
+
+    monkeypatch.setattr(Decoder, "read", watched_read)
+    monkeypatch.setattr(Decoder, "step", watched_step)
+    wish: dict[str, Any] = {"num": 2, "bars": 24, "density": 12, "seed": 4}
+    pieces = mf.generate(model, settings=SHORT, max_notes_per_bar=40, **wish)
+    assert all(grammar_errors(ids) == [] for ids in pieces)
+    assert min(map(len, pieces)) > 2 * 64
+    assert len(read) >= 4
+    assert max(read) <= 48
+    assert max(stepped) == 64
+    monkeypatch.undo()
+    unlimited = mf.generate(model, settings=SHORT.model_copy(update={"context": None}), max_notes_per_bar=40, **wish)
+    for short, long in zip(pieces, unlimited, strict=True):
+        assert np.array_equal(short[:60], long[:60])
 
 
 def test_greedy_generation_does_not_depend_on_the_seed(model: mf.MeloFormer) -> None:
