@@ -66,7 +66,7 @@ def published_table() -> str:
     shapes.insert(3, ("small", 131072, 1, ""))
     rows: list[list[str]] = []
     for size, seq_len, count, was in shapes:
-        cells = [predict_memory(settings_of(size, seq_len, count, mode)).total / GIB for mode in CHECKPOINTING]
+        cells = [predict_memory(settings_of(size, seq_len, count, mode, "adamw")).total / GIB for mode in CHECKPOINTING]
         wanted = WANTED.get((size, seq_len, count), "")
         rows.append([named(size, seq_len, count), *(f"{cell:.2f}" for cell in cells), wanted, was])
     columns = ("size, tokens x rows", *(f"`{mode}`" for mode in CHECKPOINTING), "wanted at most", "published")
