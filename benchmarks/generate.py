@@ -118,20 +118,20 @@ def rates(args: argparse.Namespace, pieces: list[np.ndarray], vocabulary: Vocabu
     settings = ModelSettings.of_size("small")
     torch.manual_seed(0)
     decoder, other = Decoder(MeloFormer(settings, vocabulary).eval()), llama(settings, vocabulary)
-    found: dict[tuple[str, int], float] = {}
     memory: dict[int, float] = {}
+    tasks: dict[tuple[str, int], Callable[[], object]] = {}
     for context in args.contexts:
         long_enough = [ids for ids in pieces if len(ids) >= context + args.tokens]
         chosen = [long_enough[turn % len(long_enough)] for turn in range(args.repeats + 1)]
         ours = [Turn(decoder, [ids], context, args.tokens) for ids in chosen]
         memory[context] = float(np.median([turn.caches[0].num_bytes for turn in ours])) / 2**20
-        tasks = {"MeloFormer": in_turn(list(ours))}
+        tasks["MeloFormer", context] = in_turn(list(ours))
         if other is not None:
-            theirs = [llama_turn(other, ids, context, args.tokens) for ids in chosen]
-            tasks[LLAMA] = in_turn(theirs)
-        interleaved(tasks, repeats=1)  # a first round that does not count
-        for name, seconds in interleaved(tasks, repeats=args.repeats).items():
-            found[name, context] = args.tokens / seconds
+            tasks[LLAMA, context] = in_turn([llama_turn(other, ids, context, args.tokens) for ids in chosen])
+    named = {f"{name}, {context}": task for (name, context), task in tasks.items()}
+    interleaved(named, repeats=1)  # a first round that does not count
+    seconds = interleaved(named, repeats=args.repeats)
+    found = {key: args.tokens / seconds[f"{key[0]}, {key[1]}"] for key in tasks}
     rows = []
     for context in args.contexts:
         own, their = found["MeloFormer", context], found.get((LLAMA, context))

@@ -44,8 +44,9 @@ class FamilyHeads(NamedTuple):
     family: HeadFamily
     first: int
     num_heads: int
-    slots: list[int]
-    """Which key-value heads are kept."""
+    slots: slice | list[int]
+    """Which key-value heads are kept; those side by side as a slice."""
+    num_slots: int
     num_rows: int
     """Queries that read each."""
 
@@ -57,8 +58,9 @@ class FamilyHeads(NamedTuple):
             of_heads = [head // sharing for head in range(first, first + count)]
             distinct = sorted(set(of_heads))
             is_even = len({of_heads.count(slot) for slot in distinct}) == 1
-            slots = distinct if is_even else of_heads
-            found.append(cls(family, first, count, slots, count // len(slots)))
+            slots = slice(distinct[0], distinct[-1] + 1) if is_even else of_heads
+            num_slots = len(distinct) if is_even else count
+            found.append(cls(family, first, count, slots, num_slots, count // num_slots))
             first += count
         return found
 
@@ -93,7 +95,7 @@ class PieceCache:
             heads.family: {} for heads in self.heads if heads.family in EQUAL_KEY
         }
         self._rows = {
-            heads.family: self._store(len(heads.slots)) for heads in self.heads if heads.family not in EQUAL_KEY
+            heads.family: self._store(heads.num_slots) for heads in self.heads if heads.family not in EQUAL_KEY
         }
         self._num_permanent = 0
         self._bars: deque[_Bar] = deque()
@@ -141,7 +143,7 @@ class PieceCache:
         for heads in self.heads:
             store = self._store_of(heads)
             store.append(columns)
-            places.append(store.place(self._mask(heads.family, store) if self._has_columns else None))
+            places.append(store.place(self._hidden(heads.family, store) if self._has_columns else None))
         return places
 
     def _store_of(self, heads: FamilyHeads) -> Store:
@@ -151,15 +153,15 @@ class PieceCache:
         group, key = self._groups[heads.family], EQUAL_KEY[heads.family](self.facts)
         store = group.get(key)
         if store is None:
-            store = group[key] = self._store(len(heads.slots))
+            store = group[key] = self._store(heads.num_slots)
         return store
 
     def _store(self, num_slots: int) -> Store:
         settings = self.settings
         return Store(settings.num_layers, num_slots, settings.head_dim, self._device, has_columns=self._has_columns)
 
-    def _mask(self, family: HeadFamily, store: Store) -> Tensor | None:
-        """(1, 1, 1, n) what the latest token sees of its store, by the rules of ``visibility``; ``None`` for all."""
+    def _hidden(self, family: HeadFamily, store: Store) -> Tensor | None:
+        """(n,) what the latest token does not see of its store by the rules of ``visibility``; ``None`` for nothing."""
         types, notes, instruments, bars = store.columns
         facts, visible = self.facts, np.ones(store.length, dtype=bool)
         if family == "union":
@@ -172,17 +174,17 @@ class PieceCache:
             elif facts.type == TokenType.VELOCITY:
                 by_type |= types == TokenType.VELOCITY
             visible &= by_type
-        return None if visible.all() else torch.from_numpy(visible[None, None, None]).to(self._device)
+        return None if visible.all() else torch.from_numpy(~visible).to(self._device)
 
     def close_bar(self, summary_key_value: Tensor, second_key_value: Tensor) -> None:
         """End the open bar.
 
         Args:
-            summary_key_value: (2 L, 1, K, 1, E) of the bar's summary, by which later summaries read it.
-            second_key_value: (2 L, 1, K, 1, E) by which regular tokens read it.
+            summary_key_value: (2 L, K, E, 1) of the bar's summary, by which later summaries read it.
+            second_key_value: (2 L, K, E, 1) by which regular tokens read it.
         """
         assert self.summarised is not None
-        tokens = self.summarised.keys_values[:, :, :, self._num_summaries :]
+        tokens = self.summarised.keys_values[..., self._num_summaries :]
         columns = np.array(self._open_columns, dtype=np.int64).T
         self._leave(self.facts.bar, tokens, columns, second_key_value)
         self._refill(self.facts.bar + 1)
@@ -192,19 +194,19 @@ class PieceCache:
         self._open_columns.clear()
 
     def _leave(self, bar: int, tokens: Tensor, columns: np.ndarray, second: Tensor) -> None:
-        """Put a finished bar (2 L, 1, K, n, E) with its summary where later bars see it; :meth:`_refill` comes next."""
+        """Put a finished bar (2 L, K, E, n) with its summary where later bars see it; :meth:`_refill` comes next."""
         of_summary = np.array([_OF_SUMMARY]).T
         for heads in self.heads:
             if heads.family == "union":
-                self._rows["union"].extend(second[:, :, heads.slots], of_summary)
+                self._rows["union"].extend(second[:, heads.slots], of_summary)
             elif heads.family == "ensemble":
                 store = self._rows["ensemble"]
                 store.cut(self._num_permanent)
                 is_global = torch.from_numpy(columns[2] == GLOBAL).to(self._device)
-                self._bars.append(_Bar(bar, tokens[:, :, heads.slots].clone(), columns, is_global))
+                self._bars.append(_Bar(bar, tokens[:, heads.slots].clone(), columns, is_global))
                 while self._bars and self._bars[0].number <= bar - max(self.settings.bar_offsets):
                     _extend_by_globals(store, self._bars.popleft())
-                store.extend(second[:, :, heads.slots], of_summary)
+                store.extend(second[:, heads.slots], of_summary)
                 self._num_permanent = store.length
 
     def _refill(self, open_bar: int) -> None:
@@ -230,44 +232,44 @@ class PieceCache:
         tokens, columns = recorded.regular, np.stack([getattr(facts, name) for name in COLUMNS])
         starts = np.searchsorted(facts.bar, np.arange(len(facts.bar_last) + 1)).tolist()
         for bar, (start, stop) in enumerate(pairwise(starts)):
-            of_bar, of_columns = tokens[:, :, :, start:stop], columns[:, start:stop]
+            of_bar, of_columns = tokens[..., start:stop], columns[:, start:stop]
             if "union" in self._rows:
                 heads = next(heads for heads in self.heads if heads.family == "union")
-                self._rows["union"].extend(of_bar[:, :, heads.slots], of_columns)
+                self._rows["union"].extend(of_bar[:, heads.slots], of_columns)
             if bar < running.bar and self.summarised is not None:
-                self._leave(bar, of_bar, of_columns, recorded.second[:, :, :, bar : bar + 1])
-                own = recorded.summary[:, :, :, bar : bar + 1]
+                self._leave(bar, of_bar, of_columns, recorded.second[..., bar : bar + 1])
+                own = recorded.summary[..., bar : bar + 1]
                 self.summarised.extend(own, np.array([_OF_SUMMARY]).T)
                 self._num_summaries += 1
         self._refill(running.bar)
-        open_tokens, open_columns = tokens[:, :, :, starts[running.bar] :], columns[:, starts[running.bar] :]
+        open_tokens, open_columns = tokens[..., starts[running.bar] :], columns[:, starts[running.bar] :]
         if self.summarised is not None:
             self.summarised.extend(open_tokens, open_columns)
             self._open_columns = [tuple(column) for column in open_columns.T.tolist()]
         for heads in self.heads:
             if heads.family == "ensemble":
-                self._rows["ensemble"].extend(open_tokens[:, :, heads.slots], open_columns)
+                self._rows["ensemble"].extend(open_tokens[:, heads.slots], open_columns)
             elif heads.family in self._groups:
-                self._fill_groups(heads, facts, tokens[:, :, heads.slots], columns)
+                self._fill_groups(heads, facts, tokens[:, heads.slots], columns)
 
     def _fill_groups(self, heads: FamilyHeads, facts: Attributes, tokens: Tensor, columns: np.ndarray) -> None:
         keys = np.array(EQUAL_KEY[heads.family](facts))
         for key in np.unique(keys).tolist():
             places = np.flatnonzero(keys == key)
-            store = self._groups[heads.family][key] = self._store(len(heads.slots))
-            store.extend(tokens[:, :, :, torch.from_numpy(places).to(self._device)], columns[:, places])
+            store = self._groups[heads.family][key] = self._store(heads.num_slots)
+            store.extend(tokens[..., torch.from_numpy(places).to(self._device)], columns[:, places])
 
 
 class Recorded(NamedTuple):
     """Keys and values that the layers made of a whole row: keys of even, values of odd number."""
 
     regular: Tensor
-    """(2 L, 1, K, T, E)."""
+    """(2 L, K, E, T)."""
     summary: Tensor
-    """(2 L, 1, K, M, E)."""
+    """(2 L, K, E, M)."""
     second: Tensor
-    """(2 L, 1, K, M, E)."""
+    """(2 L, K, E, M)."""
 
 
 def _extend_by_globals(store: Store, bar: _Bar) -> None:
-    store.extend(bar.keys_values[:, :, :, bar.is_global], bar.columns[:, bar.is_global.cpu().numpy()])
+    store.extend(bar.keys_values[..., bar.is_global], bar.columns[:, bar.is_global.cpu().numpy()])

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from meloformer.generation.cache import FamilyHeads, PieceCache, Recorded
 from meloformer.generation.packed import PackedModel, interleaved, min_rows
@@ -106,15 +105,15 @@ class Decoder:
         queries, newest = [], []
         for heads in self.heads:
             own = merged[:, heads.first * width : (heads.first + heads.num_heads) * width]
-            queries.append(own.view(num_rows, 1, len(heads.slots), heads.num_rows, width).unbind(0))
+            slots = (heads.num_slots,) if heads.num_slots > 1 else ()
+            queries.append(own.view(num_rows, *slots, heads.num_rows, width).unbind(0))
             newest.append(keys_values[:, :, heads.slots].unbind(0))
         outputs: list[Tensor] = []
         for row, of_families in enumerate(places):
             for number, place in enumerate(of_families):
                 place.write[layer].copy_(newest[number][row])
                 keys, values = place.read[2 * layer], place.read[2 * layer + 1]
-                read = scaled_dot_product_attention(queries[number][row], keys, values, attn_mask=place.mask)
-                outputs.append(read.reshape(1, -1))
+                outputs.append(_read(queries[number][row], keys, values, place.hidden).view(1, -1))
         missing = num_rows - len(places)
         if missing:
             outputs.append(merged.new_zeros((1, missing * self._num_heads * width)))
@@ -146,19 +145,36 @@ class Decoder:
             summary = layer.summary
             merged = summary.query_key_value(summary.norm(x_1D))
             packed.rotate(merged, 0, num_heads + num_kv_heads, rotation)
-            query = merged[:, : num_heads * width].view(1, num_kv_heads, num_heads // num_kv_heads, width)
-            key_value = self._keys_values(merged)[0][:, None, :, None]
+            query = merged[:, : num_heads * width].view(num_kv_heads, num_heads // num_kv_heads, width)
+            key_value = self._keys_values(merged)[0][..., None]
             past = piece.summarised.keys_values[2 * number : 2 * number + 2]
-            keys, values = torch.cat([past, key_value], dim=3).unbind(0)
-            read_1D = scaled_dot_product_attention(query, keys, values).reshape(1, -1)
+            keys, values = torch.cat([past, key_value], dim=-1).unbind(0)
+            read_1D = _read(query, keys, values, None).view(1, -1)
             of_second = summary.second(read_1D)
             packed.rotate(of_second, 0, num_kv_heads, rotation)
             own.append(key_value)
-            second.append(of_second.view(2, 1, num_kv_heads, 1, width))
+            second.append(of_second.view(2, num_kv_heads, width, 1))
             if summary.out is not None and summary.ffn is not None:
                 x_1D = x_1D + summary.out(read_1D)
                 x_1D = x_1D + summary.ffn(x_1D)
         piece.close_bar(torch.cat(own), torch.cat(second))
+
+
+def _read(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> Tensor:
+    """Attention of N queries, which are scaled already.
+
+    Args:
+        query: (S, N, E); of a single slot (N, E), and so are the others.
+        keys, values: (S, E, n).
+        hidden: (n,) bool, what is not seen.
+    Returns:
+        (S, N, E), contiguous.
+    """
+    product = torch.mm if query.dim() == 2 else torch.bmm
+    scores = product(query, keys)
+    if hidden is not None:
+        scores = scores.masked_fill_(hidden, -torch.inf)
+    return product(torch.softmax(scores, dim=-1), values.mT)
 
 
 class _Recorder:
@@ -188,7 +204,7 @@ class _Recorder:
     def recorded(self) -> Recorded:
         """What passed, of the one row."""
         kinds = (self._regular, self._summary, self._second)
-        return Recorded(*(torch.stack(kind).float().transpose(2, 3) for kind in kinds))
+        return Recorded(*(torch.stack(kind)[:, 0].float().permute(0, 2, 3, 1) for kind in kinds))
 
 
 def _packed_key(key: Tensor) -> Tensor:

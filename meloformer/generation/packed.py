@@ -4,7 +4,7 @@ What reads the same input is one matrix, and on a CPU matrices lie as oneDNN wan
 ``small`` take 1.3 ms with two rows and 1.8 ms with eight, where matrices that are merely transposed take 1.9 and 3.2,
 and those of the model as they are 2.8 and 3.3 ms (one core of a busy machine). The dimensions of a query or key are
 in another order, pairs of a rotation side by side, so that to rotate is to multiply by a complex number; products of
-queries and keys do not change.
+queries and keys do not change. Queries are divided by the square root of E here, once.
 
 Shapes: D width, H heads, K key-value heads, E width of a head, F width inside a feed-forward network.
 """
@@ -171,6 +171,8 @@ def _layer(block: Block, settings: ModelSettings) -> Layer:
         for number, projection in enumerate(projections):
             assert isinstance(projection, nn.Linear)
             weight = projection.weight.detach().float()
+            if projection in (attention.regular_query, attention.summary_query):
+                weight = weight / width**0.5
             if number < len(projections) - unrotated:
                 weight = weight.unflatten(0, (-1, width))[:, interleaved(width)].flatten(0, 1)
             parts.append(weight)
