@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FIRST_ROOM = 8
-"""Tokens that a new store has room for; it grows by half when it is full."""
+LEAST_ROOM = 8
+"""Tokens that a new store has room for. One that is full gets room for a quarter more, and for so many at least: then a
+token is copied four times in all, as stores grow, and a fifth of the memory is empty at the most of a long store."""
 
 COLUMNS = ("type", "note", "instrument", "bar")
 """What a mask asks about a key; a summary has type 0, note -1, no bar, and belongs to all."""
@@ -47,8 +48,8 @@ class Store:
         self, num_layers: int, num_slots: int, width: int, device: torch.device, *, has_columns: bool = False
     ) -> None:
         self.length = 0
-        self._table = torch.empty((2 * num_layers, num_slots, width, FIRST_ROOM), device=device)
-        self._columns = np.empty((len(COLUMNS), FIRST_ROOM), dtype=np.int64) if has_columns else None
+        self._table = torch.empty((2 * num_layers, num_slots, width, LEAST_ROOM), device=device)
+        self._columns = np.empty((len(COLUMNS), LEAST_ROOM), dtype=np.int64) if has_columns else None
 
     @property
     def keys_values(self) -> Tensor:
@@ -110,7 +111,7 @@ class Store:
         room = self._table.shape[-1]
         if wanted <= room:
             return
-        room = max(wanted, room + room // 2)
+        room = wanted + max(wanted // 4, LEAST_ROOM)
         table = self._table.new_empty((*self._table.shape[:3], room))
         table[..., : self.length] = self.keys_values
         self._table = table
