@@ -391,8 +391,10 @@ class BenchSettings(Section):
     """Of it, what CUDA's context, the compiled kernels and cuBLAS's workspaces take, in MiB: an allowance."""
     fragmentation: Share = 0.1
     """What the allocator wastes, as a share of what tensors take: an allowance."""
-    target_seq_len: Annotated[int, Field(ge=1024)] = 16_384
-    """Tokens in a row of the recommended settings, where they fit."""
+    target_seq_len: Annotated[int, Field(ge=64)] = 16_384
+    """Tokens in a row of the recommended settings, where they fit; with ``--seq-len``, the longest of those."""
+    target_batch_size: Positive | None = None
+    """Most rows of the recommended settings, by default as many as fit; with ``--batch-size``, the most of those."""
     target_step_tokens: Positive = 131_072
     """Tokens of an optimiser step of the recommended settings; rows and accumulation make it up."""
     songs: Positive = 450_000
