@@ -314,6 +314,22 @@ class GenerationSettings(Section):
     """As in training."""
 
 
+class EvaluationSettings(Section):
+    """What ``evaluate`` measures, and on what. The pieces that a run writes are those of ``generation``."""
+
+    split: Literal["val", "test"] = "val"
+    """The held-out documents."""
+    seq_len: Annotated[int, Field(ge=64)] | None = None
+    """Tokens in a row; by default as the run was trained. Every token is predicted once whatever it is, so losses at
+    two lengths tell what the longer context is worth."""
+    batch_size: Positive = 4
+    """Rows in one forward pass."""
+    num: Annotated[int, Field(ge=0)] = 16
+    """Pieces that the run writes to be measured, where no others are named; 0: measure losses only."""
+    device: str = "auto"
+    """As in training."""
+
+
 class BenchSettings(Section):
     """What ``bench`` measures."""
 
@@ -340,6 +356,7 @@ class Settings(Section):
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
 
 
