@@ -25,14 +25,15 @@ def num_workers(device: torch.device) -> int:
 
 
 def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
-    """Run all tasks, without gradients; those that take longest had better come first.
+    """Run all tasks, without gradients or autocast; those that take longest had better come first.
 
     Returns:
         Their results in the same order. Which thread runs a task changes nothing of its result.
     """
     workers = num_workers(device)
     if workers == 1 or len(tasks) == 1:
-        return [task() for task in tasks]
+        with torch.autocast(device.type, enabled=False):  # as in threads of their own
+            return [task() for task in tasks]
     futures = [_pool(workers).submit(_without_gradients, task) for task in tasks]
     return [future.result() for future in futures]
 
