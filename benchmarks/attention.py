@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import interleaved, machine, table, write_section
-from benchmarks.plain import PlainTransformer, plain_attention
 from benchmarks.sparsity import blocks_touched, pairs
+from experiments.plain import PlainTransformer, plain_attention
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout

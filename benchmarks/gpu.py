@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measure import table, write_section
-from benchmarks.plain import PlainTransformer, plain_attention
+from experiments.plain import PlainTransformer, plain_attention
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.flex import FlexPath
