@@ -1,8 +1,10 @@
-"""The transformer that everybody has, with the same inputs: what MeloFormer is compared with."""
+"""The transformer that everybody has, with the same inputs: what MeloFormer is compared with; and attention of both."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,8 @@ from meloformer.settings import ModelSettings
 from meloformer.tokens.attributes import NUM_INSTRUMENTS
 from meloformer.tokens.vocabulary import Vocabulary
 
-Documents = list[list[int]]
-"""For every row the lengths of the stretches of one document that it consists of, padding included."""
+Documents = list[tuple[int, int, int]]
+"""Row, start and stop of every document, and of what is left of a row behind the last one; rows in order."""
 
 
 class PlainBlock(nn.Module):
@@ -100,13 +102,53 @@ def plain_attention(query_BTHE: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def attention_apart(query_BTHE: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
     """(B, T, H, E), every document by itself: exact, and without a mask."""
-    rows: list[Tensor] = []
-    for row, lengths in enumerate(documents):
-        parts = (each[row : row + 1].split(lengths, dim=1) for each in (query_BTHE, key, value))
-        rows.append(torch.cat([plain_attention(*part) for part in zip(*parts, strict=True)], dim=1))
-    return torch.cat(rows)
+    lengths = [stop - start for _, start, stop in documents]
+    parts = (each.flatten(0, 1).split(lengths) for each in (query_BTHE, key, value))
+    found = [plain_attention(*(each[None] for each in part))[0] for part in zip(*parts, strict=True)]
+    return torch.cat(found).view_as(query_BTHE)
+
+
+def attention_alone(
+    batch: Batch, settings: ModelSettings, layout: Layout, dtype: torch.dtype
+) -> dict[str, Callable[[], object]]:
+    """Forward and backward of one layer's attention, projections left out.
+
+    Returns:
+        ``plain``, which looks at other documents of a row too; ``by document``, plain attention again, each document by
+        itself; ``ours``, all four phases.
+    """
+    device, head_dim = batch.ids.device, settings.head_dim
+
+    def of(places: Tensor, num_heads: int) -> Tensor:
+        return torch.randn((*places.shape, num_heads, head_dim), dtype=dtype, device=device, requires_grad=True)
+
+    tokens, bars, num_heads, num_kv_heads = batch.ids, batch.bar_document, settings.num_heads, settings.num_kv_heads
+    query, key, value = of(tokens, num_heads), of(tokens, num_kv_heads), of(tokens, num_kv_heads)
+    summaries = of(bars, num_heads), of(bars, num_kv_heads), of(bars, num_kv_heads)
+    second = of(bars, num_kv_heads), of(bars, num_kv_heads)
+    gradient, of_summaries = torch.randn_like(query), torch.randn_like(summaries[0])
+    pieces = documents_of(batch)
+
+    def plain() -> None:
+        plain_attention(query, key, value).backward(gradient)
+
+    def by_document() -> None:
+        for row, start, stop in pieces:
+            own = slice(row, row + 1), slice(start, stop)
+            plain_attention(query[own], key[own], value[own]).backward(gradient[own])
+
+    def ours() -> None:
+        summarised = layout.path.summarise(*summaries, key, value)
+        updated = layout.path.update(query, key, value, *second)
+        torch.autograd.backward([summarised, updated], [of_summaries, gradient])
+
+    return {"plain": plain, "by document": by_document, "ours": ours}
 
 
 def documents_of(batch: Batch) -> Documents:
-    """The stretches of every row."""
-    return [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in batch.document.cpu()]
+    """Of a batch."""
+    found: Documents = []
+    for row, document in enumerate(batch.document.tolist()):
+        starts = [place for place in range(len(document)) if place == 0 or document[place] != document[place - 1]]
+        found += [(row, start, stop) for start, stop in pairwise([*starts, len(document)])]
+    return found

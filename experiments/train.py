@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.families import prepare
 from experiments.plain import PlainTransformer
 from meloformer.errors import MeloFormerError, ShardError
 from meloformer.evaluation.prediction import Prediction, measure_prediction
@@ -18,6 +17,7 @@ from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import Settings
+from meloformer.training.loading import Pass
 from meloformer.training.loop import MOST_SKIPPED
 from meloformer.training.loss import unigram_nats
 from meloformer.training.optimizer import learning_rate_at, make_optimizers
@@ -86,7 +86,6 @@ def train_variant(
     if not plan.validation.fragments:
         raise ShardError(f"{shards} has no validation documents", "make shards with a larger --set pack.val_share")
     vocabulary, device = plan.shards.vocabulary, choose_device(settings.training.device)
-    prepare(vocabulary)
     torch.manual_seed(settings.training.seed)
     with torch.device(device):
         model = (
@@ -123,7 +122,7 @@ def _trained(
     while (done := budget.done(step, seconds)) < 1:
         rate = learning_rate_at(round(done * PARTS_OF_A_RUN), PARTS_OF_A_RUN, chosen)
         started = clock()
-        passes = [next(batches) for _ in range(chosen.accumulation)]
+        passes = [Pass(next(batches)) for _ in range(chosen.accumulation)]
         outcome = train_step(
             model, optimizers, passes, learning_rate=rate, clip_norm=chosen.clip_norm, precision=precision
         )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from meloformer.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from meloformer.generation.generate import generate
+    from meloformer.generation.generate import generate, stream
     from meloformer.midi.read import read_midi
     from meloformer.midi.score import Score
     from meloformer.midi.write import write_midi
@@ -46,6 +46,7 @@ __all__ = [
     "load",
     "quantise",
     "read_midi",
+    "stream",
     "to_text",
     "write_midi",
 ]
@@ -63,6 +64,7 @@ _MODULE_OF = {
     "load": "model.weights",
     "quantise": "tokens.quantise",
     "read_midi": "midi.read",
+    "stream": "generation.generate",
     "to_text": "tokens.text",
     "write_midi": "midi.write",
 }

@@ -18,6 +18,7 @@ from meloformer.errors import SettingsError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Size = Literal["tiny", "small", "base", "large", "xlarge"]
+TypeName = Literal["chord", "meter", "tempo", "instrument", "onset", "pitch", "duration", "velocity"]
 HEAD_FAMILIES = ["union", "track", "ensemble", "onset", "pitch"]
 """Those that may stand in ``model.heads``; experiments add their own, see ``model.visibility.register_family``."""
 
@@ -180,8 +181,8 @@ class ModelSettings(Section):
     """What is computed again in the backward pass to save memory: nothing, the feed-forward networks, these and
     attention each on its own, or whole layers. Loss and gradients are the same; each step takes longer and needs less
     memory."""
-    attention_dtype: Literal["auto", "fp32"] = "auto"
-    """Of queries, keys and values: that of the model, or fp32 by a detour, to measure what the detour costs."""
+    attention_dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of queries, keys and values: that of the model, or another by a detour, to measure what the detour costs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -249,14 +250,23 @@ def checked(section: type[SectionType], name: str, values: dict[str, Any]) -> Se
 class TrainingSettings(Section):
     """From shards to weights."""
 
+    shards: Path = Path("shards")
+    """Folder that ``pack`` wrote."""
     seq_len: Annotated[int, Field(ge=64)] = 2048
     """Tokens in a row. Longer documents are cut at bar lines."""
     batch_size: Positive = 4
     """Rows in one forward and backward pass."""
     accumulation: Positive = 1
-    """Passes whose gradients are added up before a step."""
+    """Passes of each process whose gradients are added up before a step."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that make rows ready ahead of the training, for each process that trains; 0 is none. By default 1 on a
+    CPU with several cores, and up to 4 on a GPU. The rows and their order are the same for any number."""
+    max_damaged: Annotated[int, Field(ge=0)] = 100
+    """Documents that may turn out to be damaged while a run reads them, and are left out; one more ends the run."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Of the layers; weights and optimisers are in fp32. By default bf16 on CUDA devices that have it, else fp32."""
+    compile: bool = False
+    """Compile the feed-forward networks and norms on CUDA (``torch.compile``); the first steps take longer."""
     init: Path | None = None
     """A run, checkpoint or file of weights to start from, to train on one's own music what others trained."""
     max_hours: Annotated[float, Field(gt=0)] | None = None
@@ -292,10 +302,14 @@ class TrainingSettings(Section):
     """Steps between two validations; the last step is always validated."""
     eval_rows: Positive = 32
     """Rows of the validation split that one validation reads at the most."""
+    sample_every: Annotated[int, Field(ge=0)] = 500
+    """Steps between two short pieces, written as MIDI into the run's ``samples``; 0 is never."""
+    sample_bars: Annotated[int, Field(ge=1, le=64)] = 8
+    """Their length."""
     checkpoint_every: Positive = 500
-    """Steps between two checkpoints; the last step always has one."""
+    """Steps between two checkpoints, each of which is validated; the last step always has one."""
     keep_checkpoints: Positive = 3
-    """How many of the newest checkpoints stay on the disk."""
+    """How many of the newest checkpoints stay on the disk, beside the one with the lowest validation loss."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights and of the order of the rows."""
     device: str = "auto"
@@ -306,27 +320,51 @@ class GenerationSettings(Section):
     """From weights to music."""
 
     bars: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Exactly this many bars."""
+    """Exactly this many bars, those of a primer with them; a piece that is rewritten keeps its own."""
     num: Positive = 1
-    """Number of pieces."""
+    """Number of pieces, which are written side by side."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """0 always takes the likeliest token."""
+    temperature_of: dict[TypeName, Annotated[float, Field(ge=0)]] | None = None
+    """Token type -> temperature among its tokens, such as ``{pitch=0.9,velocity=1.2}``; how likely the type is,
+    ``temperature`` still says."""
     top_k: Positive | None = None
     """Sample among this many of the likeliest tokens only."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Sample among the likeliest tokens that together have this probability."""
+    min_p: Share = 0.0
+    """Sample among tokens that are at least so likely as this share of the likeliest's probability."""
     tempo: Annotated[float, Field(ge=40, le=250)] | None = None
-    """Quarters a minute, for the whole piece; by default the model chooses."""
+    """Quarters a minute, for all that is written; by default the model chooses."""
     meter: str | None = None
-    """Such as ``3/4``, for the whole piece; by default the model chooses."""
+    """Such as ``3/4`` for all, or ``1:4/4 9:3/4`` from bars on, counted from 1; by default the model chooses."""
+    chords: str | None = None
+    """Such as ``C:maj A:min F:maj G:7``: the harmony of one bar after the other, over and over again."""
     instruments: str | None = None
     """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, each at least once."""
+    max_polyphony: Positive | None = None
+    """At most so many notes of one instrument sound at once."""
+    pitch_range: str | None = None
+    """Such as ``36-84`` or ``C2-C6``: no pitch lies outside; drums are exempt."""
+    density: Annotated[float, Field(gt=0, le=256)] | None = None
+    """Notes that an instrument that plays in a bar has about; a target, not a rule."""
+    primer: Path | None = None
+    """Music of one's own, which goes on; or of which ``replace``, ``add`` or ``vary`` write a part anew."""
+    primer_bars: Positive | None = None
+    """Take only so many of its bars."""
+    replace: str | None = None
+    """Instruments of the primer that are written anew, while all others stay."""
+    add: str | None = None
+    """Instruments that the primer is given besides."""
+    vary: str | None = None
+    """Bars of the primer, such as ``9-16``, outside of which nothing changes. Alone it writes all of them anew."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Piece k of a seed is the same whatever ``num`` is."""
     max_notes_per_bar: Positive = 256
-    """A bar with this many notes ends as soon as the grammar and the wished instruments allow."""
-    context: Annotated[int, Field(ge=64)] = 512
-    """The model sees the latest whole bars that fit into this many tokens."""
+    """A bar with this many new notes ends as soon as the grammar and the wished instruments allow."""
+    context: Annotated[int, Field(ge=64)] | None = None
+    """How many tokens the model looks back at most, for models trained on short rows; by default all. At so many, the
+    latest three quarters of them, in whole bars, are read anew, and the piece goes on from these."""
     device: str = "auto"
     """As in training."""
 
@@ -347,13 +385,30 @@ class EvaluationSettings(Section):
     """As in training."""
 
 
+class RenderSettings(Section):
+    """What is made of a piece besides its piano roll, for ``generate`` and ``render``."""
+
+    html: bool = False
+    """A page that shows the piece and plays it in a browser; one file, without a network."""
+    audio: bool = False
+    """The sound, as a WAV file; needs ``meloformer[audio]``."""
+    soundfont: Path | None = None
+    """The SoundFont (.sf2) with the sounds; by default the file that MELOFORMER_SOUNDFONT names, or the first one found
+    where systems keep them."""
+    port: str | None = None
+    """The MIDI port to play on, by its name or a part of it; needs ``meloformer[live]``."""
+    buffer_bars: Annotated[int, Field(ge=0, le=64)] = 1
+    """Music that is played while it is generated begins when so many bars are ready ahead of the first; where it had to
+    wait for a bar, it goes on when so many are again."""
+
+
 class BenchSettings(Section):
-    """What ``bench`` measures."""
+    """What ``bench`` measures and reckons with."""
 
     seq_len: Annotated[int, Field(ge=64)] = 1024
-    """Tokens in a row."""
+    """Tokens in a row of the measured step."""
     batch_size: Positive = 1
-    """Rows in a step."""
+    """Rows of the measured step."""
     repeats: Positive = 5
     """Measured steps, after ``warmup``; the median is reported with the spread."""
     warmup: Annotated[int, Field(ge=0)] = 1
@@ -362,6 +417,31 @@ class BenchSettings(Section):
     """As in training."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights and of the music."""
+    gpu_mem: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """Memory of the GPU in GiB; by default that of the GPU here, and where there is none 32. What is measured on a GPU
+    may take no more."""
+    context_mib: Annotated[float, Field(ge=0)] = 700
+    """Of it, what CUDA's context, the compiled kernels and cuBLAS's workspaces take, in MiB: an allowance."""
+    fragmentation: Share = 0.1
+    """What the allocator wastes, as a share of what tensors take: an allowance."""
+    target_seq_len: Annotated[int, Field(ge=1024)] = 16_384
+    """Tokens in a row of the recommended settings, where they fit."""
+    target_step_tokens: Positive = 131_072
+    """Tokens of an optimiser step of the recommended settings; rows and accumulation make it up."""
+    songs: Positive = 450_000
+    """Pieces to train on, where no shards are given."""
+    tokens_per_song: Annotated[float, Field(gt=0)] = 4_614
+    """Mean of 681 real files that ``pack`` keeps."""
+    epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over them."""
+    gpus: tuple[Positive, ...] = (1, 8)
+    """Numbers of GPUs to tell the time for."""
+    scaling_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Throughput of several GPUs as a share of so many times one; an assumption, unless several are here to measure."""
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Of one GPU, to reckon with instead of what is measured here."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """In any currency."""
 
 
 class Settings(Section):
@@ -374,7 +454,12 @@ class Settings(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    render: RenderSettings = Field(default_factory=RenderSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
+
+    def with_training(self, **changes: Any) -> Settings:
+        """The same with some fields of the training changed; they are taken as they are."""
+        return self.model_copy(update={"training": self.training.model_copy(update=changes)})
 
 
 def first_problem(error: ValidationError, prefix: str = "") -> str:

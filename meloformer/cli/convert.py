@@ -23,16 +23,12 @@ def read_piece(source: str, settings: Settings, vocabulary: Vocabulary) -> np.nd
         InputError: There is not exactly one piece at ``source``.
         RejectError: It cannot be read or written as tokens.
     """
-    from meloformer.errors import InputError, RejectError
-    from meloformer.midi.sources import find_sources, parse_source, read_bytes
+    from meloformer.errors import RejectError
+    from meloformer.midi.sources import read_source
     from meloformer.tokens.encode import encode
 
-    found = find_sources([source])
-    if len(found) != 1:
-        raise InputError(f"{source} holds {len(found)} pieces, not one", "name one file")
+    score = read_source(source, max_bytes=settings.filter.max_file_bytes, sustain=settings.tokens.sustain)
     try:
-        data = read_bytes(found[0], max_bytes=settings.filter.max_file_bytes)
-        score = parse_source(found[0], data, sustain=settings.tokens.sustain)
         return encode(score, vocabulary, chords=settings.tokens.chords)
     except RejectError as error:
         raise RejectError(error.reason, f"{source}: {error.message}") from None

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meloformer.cli import console, options
+from meloformer.cli import console, live, options
 
 if TYPE_CHECKING:
     import numpy as np
 
     from meloformer.model.meloformer import MeloFormer
+    from meloformer.settings import RenderSettings, Settings
 
 
 @console.reports_errors
@@ -20,55 +21,97 @@ def generate_command(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A run, a checkpoint or a .safetensors; else the newest run.")
     ] = None,
-    bars: Annotated[int | None, typer.Option("--bars", help="Exactly this many bars.")] = None,
-    num: Annotated[int | None, typer.Option("--num", help="Number of pieces.")] = None,
+    bars: Annotated[int | None, typer.Option("--bars", help="Exactly this many bars, with those of a primer.")] = None,
+    num: Annotated[int | None, typer.Option("--num", help="Number of pieces, written side by side.")] = None,
     instruments: Annotated[
         str | None,
         typer.Option(
             "--instruments", help='Only these names, numbers or families, each at least once: "drums,bass,#0".'
         ),
     ] = None,
+    chords: Annotated[
+        str | None, typer.Option("--chords", help='One a bar, over and over: "C:maj A:min F:maj G:7".')
+    ] = None,
     tempo: Annotated[float | None, typer.Option("--tempo", help="Quarters a minute, to the nearest of 32.")] = None,
-    meter: Annotated[str | None, typer.Option("--meter", help="Such as 3/4.")] = None,
+    meter: Annotated[str | None, typer.Option("--meter", help='Such as 3/4, or "1:4/4 9:3/4".')] = None,
+    max_polyphony: Annotated[
+        int | None, typer.Option("--max-polyphony", help="Notes of one instrument at once, at most.")
+    ] = None,
+    pitch_range: Annotated[
+        str | None, typer.Option("--pitch-range", help="Such as 36-84 or C2-C6; drums are exempt.")
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option("--density", help="Notes a bar and instrument, about; a target, not a rule.")
+    ] = None,
+    primer: Annotated[
+        Path | None, typer.Option("--primer", metavar="SONG", help="Music of your own, which goes on.")
+    ] = None,
+    primer_bars: Annotated[int | None, typer.Option("--primer-bars", help="Take only so many bars of it.")] = None,
+    replace: Annotated[
+        str | None, typer.Option("--replace", help="Write these instruments of the primer anew, and keep all else.")
+    ] = None,
+    add: Annotated[str | None, typer.Option("--add", help="Give the primer these instruments besides.")] = None,
+    vary: Annotated[
+        str | None, typer.Option("--vary", metavar="9-16", help="Write only in these bars of the primer, all or some.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", help="Sample among this many tokens.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Sample among this much probability.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option("--min-p", help="Sample among tokens of this share of the likeliest's probability.")
+    ] = None,
     seed: options.Seed = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pieces.")] = Path("generated"),
+    html: options.Html = None,
+    audio: options.Audio = None,
+    soundfont: options.SoundFont = None,
+    port: options.Port = None,
+    list_ports: options.ListPorts = False,  # noqa: ARG001 (its callback does it)
     device: options.Device = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write new music: a MIDI file and a piano roll for every piece."""
+    """Write new music: a MIDI file and a piano roll for every piece; with --port play it meanwhile."""
+    from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
 
-    given = {
-        "generation.bars": bars,
-        "generation.num": num,
-        "generation.instruments": instruments,
-        "generation.tempo": tempo,
-        "generation.meter": meter,
-        "generation.temperature": temperature,
-        "generation.top_k": top_k,
-        "generation.top_p": top_p,
-        "generation.seed": seed,
-        "generation.device": device,
-    }
+    wishes = {
+        "bars": bars, "num": num, "instruments": instruments, "chords": chords, "tempo": tempo, "meter": meter,
+        "max_polyphony": max_polyphony, "pitch_range": pitch_range, "density": density, "primer": primer,
+        "primer_bars": primer_bars, "replace": replace, "add": add, "vary": vary, "temperature": temperature,
+        "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed, "device": device,
+    }  # fmt: skip
+    rendering = {"html": html, "audio": audio, "soundfont": soundfont, "port": port}
+    given = {f"generation.{name}": value for name, value in wishes.items()}
+    given |= {f"render.{name}": value for name, value in rendering.items()}
     settings = load_settings(config, overrides, given)
+    check_wishes(settings.render)
     source = checkpoint or newest_run(Path("runs"))
 
     from meloformer.generation.generate import generate
+    from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import load
+    from meloformer.model.weights import best_checkpoint, checkpoints_of, load
 
+    if (best := best_checkpoint(source)) not in (None, *checkpoints_of(source)[:1]):
+        console.say(f"the newest checkpoint of {source} plays; {best} has the lowest validation loss", quiet=quiet)
     model = load(source, device=choose_device(settings.generation.device))
+    assignment(settings.generation, model.vocabulary)  # a wish that cannot be fulfilled leaves no folder behind
     make_folder(out)
+    if settings.render.port is not None:
+        _play(model, settings, source, out, as_json=as_json, quiet=quiet)
+        return
     with console.progress("bars", quiet=quiet) as bar:
         pieces = generate(model, settings=settings.generation, progress=bar)
     first = settings.generation.seed
-    records = write_pieces(pieces, model, out, [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)])
+    names = [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)]
+    records = write_pieces(pieces, model, out, names, settings.render)
+    _show(source, records, as_json=as_json)
+
+
+def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         console.json_result({"checkpoint": str(source), "pieces": records})
         return
@@ -76,16 +119,34 @@ def generate_command(
     console.table("new pieces", columns, [[record[column] for column in columns] for record in records])
 
 
-def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: list[str]) -> list[dict[str, Any]]:
-    """Write ``NAME.mid`` and ``NAME.png`` for every piece; what each of them is.
+def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Write one piece, play it meanwhile, and keep what was played.
+
+    Raises:
+        KeyboardInterrupt: It was stopped; says what is kept.
+    """
+    ids, facts, was_stopped = live.play_while_generating(model, settings, quiet=quiet)
+    if ids is None:
+        raise KeyboardInterrupt("interrupted before the first bar, so nothing is kept")
+    (record,) = write_pieces([ids], model, out, [f"seed{settings.generation.seed}-1"], settings.render)
+    if was_stopped:
+        raise KeyboardInterrupt(f"stopped in bar {facts['played_bars']}; what was played is in {record['file']}")
+    live.tell(facts, quiet=quiet)
+    _show(source, [{**record, **facts}], as_json=as_json)
+
+
+def write_pieces(
+    pieces: list[np.ndarray], model: MeloFormer, out: Path, names: list[str], settings: RenderSettings
+) -> list[dict[str, Any]]:
+    """Write ``NAME.mid`` and what stands beside it for every piece; what each of them is.
 
     Raises:
         OutputError: ``out`` cannot be written.
     """
     from meloformer.midi.bars import seconds_of
-    from meloformer.midi.picture import piano_roll
     from meloformer.midi.score import ending_with_its_bars
     from meloformer.midi.write import write_midi
+    from meloformer.render.render import render
     from meloformer.tokens.decode import decode
 
     make_folder(out)
@@ -95,12 +156,12 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
         assert score.chords is not None
         path = out / f"{name}.mid"
         write_midi(score, path)
-        piano_roll(score, path.with_suffix(".png"), title=name)
+        made = render(score, out / name, settings, title=name)
         seconds = seconds_of(score, score.end_ticks)
         records.append(
             {
                 "file": str(path),
-                "picture": str(path.with_suffix(".png")),
+                **made,
                 "bars": len(score.chords),
                 "notes": score.num_notes,
                 "tokens": len(ids),

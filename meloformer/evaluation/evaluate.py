@@ -127,7 +127,7 @@ def _prediction(
         return None
 
     def batches() -> Iterator[Batch]:
-        total = loader.num_batches(0)
+        total = -(-loader.num_rows // loader.batch_size)
         for number, ids in enumerate(loader.batches(epoch=0)):
             yield Batch.of(list(ids), folder.vocabulary, device=model.device)
             tell(number + 1, total, "batches of held-out music")

@@ -1,181 +1,297 @@
-"""Wishes that are always obeyed: number of bars, tempo, meter, instruments."""
+"""Wishes that are always obeyed, as what may come next: a piece that keeps to it can always be ended as wished."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 
 from meloformer.errors import GenerationError
-from meloformer.midi.programs import programs_of
+from meloformer.generation.plan import BarPlan
+from meloformer.generation.wishes import Wishes
+from meloformer.midi.score import DRUMS
+from meloformer.tokens.attributes import GLOBAL
 from meloformer.tokens.ensemble import ENSEMBLE_RANK
 from meloformer.tokens.grammar import GrammarState
-from meloformer.tokens.grid import METER_NUMBER, nearest_tempo
-from meloformer.tokens.vocabulary import FIRST_ID, TokenType, Vocabulary
+from meloformer.tokens.vocabulary import CANONICAL_TYPE, FIRST_ID, NUM_CANONICAL, TokenType, Vocabulary
+
+T = TokenType
+NUM_PROGRAMS = DRUMS + 1
+_OPEN_BAR = BarPlan()
+
+_SPAN = {kind: slice(FIRST_ID[kind], FIRST_ID[kind] + int((CANONICAL_TYPE == kind).sum())) for kind in TokenType}
+"""The canonical ids of every type."""
+_NOTES = [_SPAN[kind] for kind in (T.ONSET, T.PITCH, T.DURATION, T.VELOCITY)]
+_BAR_ENDS = (_SPAN[T.CHORD], _SPAN[T.EOS])
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a piece must be.
-
-    ``instruments`` holds one set of programs for every wished name: only these play, and of each set at least one.
-    """
-
-    bars: int
-    tempo: int | None = None
-    """Tempo bin."""
-    meter: int | None = None
-    """Meter number."""
-    instruments: tuple[frozenset[int], ...] | None = None
-    max_notes_per_bar: int = 256
-
-
-def make_wishes(
-    vocabulary: Vocabulary,
-    *,
-    bars: int,
-    tempo: float | None,
-    meter: str | None,
-    instruments: str | None,
-    max_notes_per_bar: int,
-) -> Wishes:
-    """Read wishes as people write them, and check that the vocabulary can fulfil them.
+class Constraints:
+    """One piece in the making, and what may come next.
 
     Args:
-        vocabulary: Of the model.
-        bars: Length.
-        tempo: Quarters a minute; the nearest bin is taken.
-        meter: Such as ``3/4``.
-        instruments: Names or numbers with commas between, see :func:`~meloformer.midi.programs.programs_of`.
-        max_notes_per_bar: See the settings.
-    Raises:
-        GenerationError: HID or the vocabulary has no such meter, tempo or instrument.
-        SettingsError: An instrument's name is unknown.
+        wishes: What it must be.
+        vocabulary: Of its ids.
+        plans: Bars, counted from 0, of which something is laid down; all others are free.
+        beginning: (T,) ids that it opens with, as they are: music that was given.
     """
-    known = set(vocabulary.names)
-    tempo_bin = meter_number = wished = None
-    if tempo is not None:
-        tempo_bin = int(nearest_tempo(np.array([60e6 / tempo]))[0])
-        _require(known, vocabulary, TokenType.TEMPO, tempo_bin, f"tempo {tempo:g}")
-    if meter is not None:
-        numerator, _, denominator = meter.partition("/")
-        pair = (int(numerator), int(denominator)) if numerator.isdecimal() and denominator.isdecimal() else None
-        if pair not in METER_NUMBER:
+
+    def __init__(
+        self,
+        wishes: Wishes,
+        vocabulary: Vocabulary,
+        plans: Mapping[int, BarPlan] | None = None,
+        beginning: np.ndarray | None = None,
+    ) -> None:
+        self.wishes = wishes
+        self.vocabulary = vocabulary
+        self.state = GrammarState(vocabulary)
+        self._plans = dict(plans or {})
+        self._voices = _Voices()
+        self._forced: deque[int] = deque()
+        """Canonical ids of the rest of a cell that is kept."""
+        self._next_kept = 0
+        self._in_kept_cell = False
+        self._new_notes = self._notes_in_cell = 0
+        self._has_played: set[int] = set()
+        """Programs of which something new was written."""
+        for token_id in () if beginning is None else beginning.tolist():
+            self.state.advance(token_id)
+            self._voices.advance(self.state)
+        self._first_new_bar = self.state.bar + 1
+        if self.state.bar >= 0:  # the given bar is complete
+            self._in_kept_cell = True
+            self._plans[self.state.bar] = BarPlan(None, self.state.meter, self.state.tempo, (), frozenset())
+        new_bars = range(self._first_new_bar, wishes.bars)
+        self._last_free_bar = max((bar for bar in new_bars if self._free_programs(bar).any()), default=-1)
+        self._by_grammar = np.zeros(NUM_CANONICAL, dtype=bool)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the piece is whole."""
+        return self.state.last == T.EOS
+
+    def advance(self, token_id: int) -> None:
+        """Take one token, which must be allowed."""
+        state, canonical = self.state, int(self.vocabulary.canonical[token_id])
+        state.advance(token_id)
+        self._voices.advance(state)
+        if self._forced:
+            self._forced.popleft()
+        elif state.last == T.CHORD:
+            self._next_kept = self._new_notes = 0
+            self._in_kept_cell = False
+        elif state.last == T.INSTRUMENT:
+            self._open_cell(canonical)
+        elif state.last == T.PITCH:
+            self._new_notes += 1
+            self._notes_in_cell += 1
+
+    def _open_cell(self, canonical: int) -> None:
+        cells = self._plan.cells
+        self._in_kept_cell = self._next_kept < len(cells) and cells[self._next_kept].ids[0] == canonical
+        if self._in_kept_cell:
+            self._forced.extend(cells[self._next_kept].ids[1:])
+            self._next_kept += 1
+        else:
+            self._has_played.add(self.state.instrument)
+            self._notes_in_cell = 0
+
+    def allowed(self) -> np.ndarray:
+        """(V,) bool: what the grammar allows next and the wishes do too.
+
+        Raises:
+            GenerationError: Nothing is left, because a pruned vocabulary lacks what the grammar needs here.
+        """
+        state = self.state
+        if self._forced:
+            mask = np.zeros(NUM_CANONICAL, dtype=bool)
+            mask[self._forced[0]] = True
+            self._by_grammar = mask
+            return mask[self.vocabulary.canonical]
+        self._by_grammar = state.allowed_canonical()
+        mask = self._by_grammar.copy()
+        if state.last in (T.CHORD, T.METER, T.TEMPO):
+            self._keep_meter(mask)
+            self._keep_tempo(mask)
+        elif state.last != T.BOS:
+            self._keep_notes(mask)
+        if state.at_note_end:
+            self._keep_cells(mask)
+        chord = self._chord(state.bar + 1)
+        if chord is not None:
+            _leave(mask, T.CHORD, chord)
+        allowed = mask[self.vocabulary.canonical]
+        if not allowed.any():
             raise GenerationError(
-                f"the meter {meter!r} cannot be written", "give n/d with d of 1 2 4 8 16 and at most 8 quarters a bar"
+                f"the model's vocabulary has no token that may follow {state.last.name}",
+                "use a model whose vocabulary was not pruned",
             )
-        meter_number = METER_NUMBER[pair]
-        _require(known, vocabulary, TokenType.METER, meter_number, f"meter {meter}")
-    if instruments is not None:
-        wished = tuple(_programs(name, vocabulary, known) for name in instruments.split(",") if name.strip())
-        if not wished:
-            raise GenerationError(f"instruments {instruments!r} names none", "write for example drums,bass,piano")
-    return Wishes(bars, tempo_bin, meter_number, wished, max_notes_per_bar)
+        return allowed
 
+    @property
+    def by_grammar(self) -> np.ndarray:
+        """(V,) bool: what the grammar alone allowed when :meth:`allowed` was asked last."""
+        return self._by_grammar[self.vocabulary.canonical]
 
-def _require(known: set[str], vocabulary: Vocabulary, token_type: TokenType, value: int, what: str) -> None:
-    name = Vocabulary.default().names[FIRST_ID[token_type] + value]
-    if name not in known:
-        have = ", ".join(vocabulary.names[i] for i in np.flatnonzero(vocabulary.types == token_type))
-        raise GenerationError(f"the model's vocabulary has no {what}", f"it has {have}")
+    @property
+    def notes_in_new_cell(self) -> int | None:
+        """Notes so far in the open cell, where a complete note of a new cell is the latest; else ``None``."""
+        is_new = self.state.at_note_end and self.state.instrument != GLOBAL and not self._in_kept_cell
+        return self._notes_in_cell if is_new else None
 
+    @property
+    def _plan(self) -> BarPlan:
+        return self._plans.get(self.state.bar, _OPEN_BAR)
 
-def _programs(name: str, vocabulary: Vocabulary, known: set[str]) -> frozenset[int]:
-    """The programs of a name that the vocabulary has; at least one."""
-    first = FIRST_ID[TokenType.INSTRUMENT]
-    found = frozenset(p for p in programs_of(name) if Vocabulary.default().names[first + p] in known)
-    if not found:
-        have = ", ".join(vocabulary.names[i] for i in np.flatnonzero(vocabulary.types == TokenType.INSTRUMENT))
-        raise GenerationError(f"the model's vocabulary has no {name.strip()}", f"it has {have}")
-    return found
+    def _chord(self, bar: int) -> int | None:
+        """What the chord of a bar must be."""
+        plan = self._plans.get(bar, _OPEN_BAR)
+        if self.wishes.chords and plan.is_open:
+            return self.wishes.chords[(bar - self._first_new_bar) % len(self.wishes.chords)]
+        return plan.chord
 
+    def _keep_meter(self, mask: np.ndarray) -> None:
+        """Leave of the meters the wished one, and nothing else where it has to be written now."""
+        wished = self._plan.meter
+        for bar, meter in self.wishes.meters if self._plan.is_open else ():
+            wished = meter if bar <= self.state.bar else wished
+        if wished is None:
+            return
+        is_due = self.state.last == T.CHORD and wished != self.state.meter
+        _leave(mask, T.METER, wished if is_due else None)
+        if is_due:
+            mask[: _SPAN[T.METER].start] = False
+            mask[_SPAN[T.METER].stop :] = False
 
-def allowed_tokens(state: GrammarState, wishes: Wishes) -> np.ndarray:
-    """(V,) bool: what the grammar allows next and the wishes do too.
+    def _keep_tempo(self, mask: np.ndarray) -> None:
+        is_wished = self.wishes.tempo is not None and self._plan.is_open
+        wished = self.wishes.tempo if is_wished else self._plan.tempo
+        if wished is None:
+            return
+        is_due = self.state.last in (T.CHORD, T.METER) and wished != self.state.tempo
+        _leave(mask, T.TEMPO, wished if is_due else None)
+        if is_due:
+            for span in (_SPAN[T.INSTRUMENT], *_BAR_ENDS):
+                mask[span] = False
 
-    A piece that has kept to this so far can always be ended, with every wish fulfilled.
+    def _keep_notes(self, mask: np.ndarray) -> None:
+        """Of a new note: a pitch in range, and no more notes at once or in the bar than wished."""
+        state, wishes = self.state, self.wishes
+        is_full = self._new_notes >= wishes.max_notes_per_bar and state.at_note_end
+        if is_full or self._in_kept_cell:
+            for span in _NOTES[:2] if is_full and not self._in_kept_cell else _NOTES:
+                mask[span] = False
+            return
+        if wishes.pitch_range is not None and state.instrument != DRUMS:
+            low, high = wishes.pitch_range
+            pitches = mask[_SPAN[T.PITCH]]
+            pitches[:low] = pitches[high + 1 :] = False
+        if wishes.max_polyphony is not None:
+            onsets = mask[_SPAN[T.ONSET]]
+            if onsets.any():
+                onsets[: state.bar_steps] &= self._has_room(state.instrument, np.arange(state.bar_steps))
+            if state.last != T.ONSET and not self._has_room(state.instrument, np.array([state.onset])).all():
+                mask[_SPAN[T.PITCH]] = False
 
-    Raises:
-        GenerationError: Nothing is left, because a pruned vocabulary lacks what the grammar needs here.
-    """
-    allowed = state.allowed_canonical()
-    is_last_bar = state.bar + 1 == wishes.bars
-    pending = _pending(state, wishes)
-    _only(allowed, TokenType.METER, wishes.meter if state.meter < 0 else None, wishes.meter is not None)
-    _only(allowed, TokenType.TEMPO, wishes.tempo if state.tempo < 0 else None, wishes.tempo is not None)
-    programs = _span(TokenType.INSTRUMENT)
-    if wishes.instruments is not None:
-        wanted = np.zeros(programs.stop - programs.start, dtype=bool)
-        wanted[sorted(frozenset().union(*wishes.instruments))] = True
-        allowed[programs] &= wanted
-    if is_last_bar:
-        allowed[_span(TokenType.CHORD)] = False
+    def _has_room(self, program: int, onset: np.ndarray) -> np.ndarray:
+        """(N,) bool, whether one more note of the program may begin at each onset.
+
+        An instrument that has to play in the bar may, even where given notes ring on.
+        """
+        most = self.wishes.max_polyphony
+        assert most is not None
+        if self._must_play_here and any(program in wish for wish in self._pending()):
+            return np.ones(len(onset), dtype=bool)
+        return self._voices.sounding(program, onset) < most
+
+    def _keep_cells(self, mask: np.ndarray) -> None:
+        """Which instruments may come next, and whether the bar and the piece may end."""
+        state, wishes = self.state, self.wishes
+        pending = self._pending() if self._must_play_here else []
+        free = self._free_programs(state.bar)
+        if self._new_notes >= wishes.max_notes_per_bar:
+            free &= _programs(frozenset().union(*pending))
+        if wishes.max_polyphony is not None:
+            latest = np.array([self._latest_onset()])
+            for program in self._voices.ringing():
+                free[program] &= bool(self._has_room(program, latest)[0])
+        kept = self._plan.cells[self._next_kept :]
+        if kept:
+            free &= ENSEMBLE_RANK < ENSEMBLE_RANK[kept[0].program]
+            free[kept[0].program] = True
         for wish in pending:
-            latest = max(ENSEMBLE_RANK[program] for program in wish)
-            allowed[programs] &= ENSEMBLE_RANK <= latest
-    if not is_last_bar or pending:
-        allowed[_span(TokenType.EOS)] = False
-    if state.notes_in_bar >= wishes.max_notes_per_bar and state.at_note_end:
-        allowed[_span(TokenType.ONSET)] = allowed[_span(TokenType.PITCH)] = False
-        of_use = np.zeros(programs.stop - programs.start, dtype=bool)
-        if is_last_bar and pending:
-            of_use[sorted(frozenset().union(*pending))] = True
-        allowed[programs] &= of_use
-    allowed = allowed[state.vocabulary.canonical]
-    if not allowed.any():
-        raise GenerationError(
-            f"the model's vocabulary has no token that may follow {state.last.name}",
-            "use a model whose vocabulary was not pruned",
-        )
-    return allowed
+            free &= ENSEMBLE_RANK <= max(ENSEMBLE_RANK[program] for program in wish)
+        mask[_SPAN[T.INSTRUMENT]] &= free
+        is_last_bar = state.bar + 1 == wishes.bars
+        mask[_SPAN[T.EOS]] &= is_last_bar and not kept and not pending
+        mask[_SPAN[T.CHORD]] &= not is_last_bar and not kept and not pending
+
+    def _latest_onset(self) -> int:
+        """The latest onset of the vocabulary in the open bar."""
+        onsets = self.vocabulary.values[self.vocabulary.types == T.ONSET]
+        return int(onsets[onsets < self.state.bar_steps].max(initial=0))
+
+    def _free_programs(self, bar: int) -> np.ndarray:
+        """(129,) bool, of which instruments something new may be written in a bar."""
+        plan, wished = self._plans.get(bar, _OPEN_BAR), self.wishes.instruments
+        free = _programs(plan.free)
+        if wished is not None:
+            free &= _programs(frozenset().union(*wished))
+        return free
+
+    @property
+    def _must_play_here(self) -> bool:
+        """Whether what has not played yet has to in this bar."""
+        return self.state.bar == self._last_free_bar
+
+    def _pending(self) -> list[frozenset[int]]:
+        """The wished instruments of which nothing new was written yet."""
+        return [wish for wish in self.wishes.instruments or () if not wish & self._has_played]
 
 
-_INTENTIONS: tuple[tuple[TokenType, ...], ...] = ((TokenType.CHORD, TokenType.EOS), (TokenType.INSTRUMENT,))
-"""What ends a bar, and what opens a cell."""
+class _Voices:
+    """Which notes of each instrument sound when."""
+
+    def __init__(self) -> None:
+        self._ends: dict[int, list[int]] = {}
+        """Program -> where each of its notes ends, in steps from the start of the open bar."""
+        self._bar_steps = 0
+
+    def advance(self, state: GrammarState) -> None:
+        """Take what the latest token says."""
+        if state.last == T.CHORD:
+            for program, ends in list(self._ends.items()):
+                self._ends[program] = [end - self._bar_steps for end in ends if end > self._bar_steps]
+        elif state.last == T.PITCH:
+            length = 1 if state.instrument == DRUMS else max(state.duration, 1)
+            self._ends.setdefault(state.instrument, []).append(state.onset + length)
+        elif state.last == T.DURATION:
+            self._ends[state.instrument][-1] = state.onset + state.duration
+        self._bar_steps = state.bar_steps
+
+    def sounding(self, program: int, onset: np.ndarray) -> np.ndarray:
+        """(N,) how many notes of the program that began before or at each onset sound there."""
+        ends = np.array(self._ends.get(program, ()), dtype=np.int64)
+        return (ends[:, None] > onset).sum(axis=0)
+
+    def ringing(self) -> list[int]:
+        """The programs of which a note may sound."""
+        return [program for program, ends in self._ends.items() if ends]
 
 
-def redirected(logits: np.ndarray, state: GrammarState, allowed: np.ndarray) -> np.ndarray:
-    """Logits in which what a wish forbids strengthens what means the same, instead of all that is left.
-
-    A model that wants to end the last bar says CHORD, which may not come; without this its wish would go to further
-    notes. So the probability of forbidden bar ends goes to the bar ends that are allowed, or else to the instruments,
-    and that of forbidden instruments to the instruments that are allowed, or else to the bar ends.
-
-    Args:
-        logits: (V,) of one position.
-        state: What the grammar would allow.
-        allowed: (V,) bool, what the wishes allow too.
-    Returns:
-        (V,) float64.
-    """
-    redirected_logits = logits.astype(np.float64)
-    by_grammar, types = state.allowed(), state.vocabulary.types
-    groups = [np.isin(types, intention) for intention in _INTENTIONS]
-    for group, other in (groups, groups[::-1]):
-        forbidden = logits[group & by_grammar & ~allowed].astype(np.float64)
-        heirs = group & allowed if (group & allowed).any() else other & allowed
-        if len(forbidden) and heirs.any():
-            before = np.logaddexp.reduce(redirected_logits[heirs])
-            redirected_logits[heirs] += np.logaddexp(before, np.logaddexp.reduce(forbidden)) - before
-    return redirected_logits
+def _programs(wanted: frozenset[int] | None) -> np.ndarray:
+    """(129,) bool; ``None`` is all."""
+    mask = np.full(NUM_PROGRAMS, wanted is None)
+    if wanted:
+        mask[sorted(wanted)] = True
+    return mask
 
 
-def _pending(state: GrammarState, wishes: Wishes) -> list[frozenset[int]]:
-    """The wished instruments that have not played yet."""
-    return [wish for wish in wishes.instruments or () if not wish & state.instruments_used]
-
-
-def _only(allowed: np.ndarray, token_type: TokenType, value: int | None, is_wished: bool) -> None:
-    """Leave of a type the one token of ``value``, or none of it; all where nothing is wished."""
-    if is_wished:
-        span = _span(token_type)
-        had = allowed[span].copy()
-        allowed[span] = False
-        if value is not None:
-            allowed[span.start + value] = had[value]
-
-
-def _span(token_type: TokenType) -> slice:
-    """The canonical ids of one type."""
-    later = [FIRST_ID[other] for other in TokenType if other > token_type]
-    return slice(FIRST_ID[token_type], min(later, default=len(Vocabulary.default())))
+def _leave(mask: np.ndarray, token_type: TokenType, value: int | None) -> None:
+    """Leave of a type the one token of ``value``, if it was allowed, or none of it."""
+    span = _SPAN[token_type]
+    had = value is not None and bool(mask[span.start + value])
+    mask[span] = False
+    if value is not None:
+        mask[span.start + value] = had

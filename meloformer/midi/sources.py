@@ -204,3 +204,19 @@ def parse_source(source: Source, data: bytes, *, sustain: Sustain = "ignore") ->
     if suffix in SCORE_SUFFIXES:
         return parse_score(source.path)
     return parse_midi(data, sustain=sustain)
+
+
+def read_source(name: str, *, max_bytes: int = 4_000_000, sustain: Sustain = "ignore") -> Score:
+    """The score of the one piece that a user named.
+
+    Raises:
+        InputError: There is not exactly one piece of that name.
+        RejectError: It cannot be read; names it.
+    """
+    found = find_sources([name])
+    if len(found) != 1:
+        raise InputError(f"{name} holds {len(found)} pieces, not one", "name one file")
+    try:
+        return parse_source(found[0], read_bytes(found[0], max_bytes=max_bytes), sustain=sustain)
+    except RejectError as error:
+        raise RejectError(error.reason, f"{name}: {error.message}") from None

@@ -33,12 +33,27 @@ def rotation(position: Tensor, time: Tensor, head_dim: int, rope: Literal["posit
     Returns:
         float32 cosines and sines.
     """
-    pairs = head_dim // 2
-    counted = {"position": [position], "time": [time], "both": [position, time]}[rope]
-    per_kind = pairs // len(counted)
-    frequency = BASE ** (-torch.arange(per_kind, dtype=torch.float32, device=position.device) / per_kind)
-    angles = torch.cat([kind[:, :, None].float() * frequency for kind in counted], dim=-1)[:, :, None]
+    of_position, of_time = frequencies(head_dim, rope, position.device)
+    kinds = ((position, of_position), (time, of_time))
+    angles = torch.cat([kind[:, :, None].float() * frequency for kind, frequency in kinds], dim=-1)[:, :, None]
     return Rotation(angles.cos(), angles.sin())
+
+
+def frequencies(
+    head_dim: int, rope: Literal["position", "time", "both"], device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Angle a token and angle a grid step, for each pair of dimensions that counts the one or the other.
+
+    Returns:
+        (n,) and (m,) float32, n + m = ``head_dim`` / 2.
+    """
+    pairs = head_dim // 2
+    share = {"position": pairs, "time": 0, "both": pairs // 2}[rope]
+    of_position, of_time = (
+        BASE ** (-torch.arange(count, dtype=torch.float32, device=device) / max(count, 1))
+        for count in (share, pairs - share)
+    )
+    return of_position, of_time
 
 
 def rotate(heads_BNHE: Tensor, by: Rotation) -> Tensor:

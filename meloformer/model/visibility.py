@@ -9,7 +9,7 @@ A head family is one function from a batch to a key (equal keys see each other),
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,12 +20,42 @@ from meloformer.settings import HEAD_FAMILIES, HeadFamily, ModelSettings, TypeRu
 from meloformer.tokens.attributes import GLOBAL
 from meloformer.tokens.vocabulary import NOTE_TYPES, NUM_TOKEN_TYPES, TokenType
 
-EQUAL_KEY: dict[HeadFamily, Callable[[Batch], Tensor]] = {
-    "track": lambda batch: batch.instrument,
-    "onset": lambda batch: batch.onset,
-    "pitch": lambda batch: batch.instrument * 256 + batch.pitch,
+
+class KnowsPlaces(Protocol):
+    """Facts about tokens: all of a batch as (B, T) tensors, of a row as (T,) arrays, or of one token as numbers."""
+
+    @property
+    def instrument(self) -> Any:
+        """Program, drums or global."""
+        ...
+
+    @property
+    def onset(self) -> Any:
+        """In the bar, -1 where there is none."""
+        ...
+
+    @property
+    def pitch(self) -> Any:
+        """Of the note, or of the note before, -1 where there is none."""
+        ...
+
+    @property
+    def bar_of_document(self) -> Any:
+        """Bars of the document before this one."""
+        ...
+
+    @property
+    def chord(self) -> Any:
+        """Value of the latest CHORD of the document, -1 before the first."""
+        ...
+
+
+EQUAL_KEY: dict[HeadFamily, Callable[[KnowsPlaces], Any]] = {
+    "track": lambda facts: facts.instrument,
+    "onset": lambda facts: facts.onset,
+    "pitch": lambda facts: facts.instrument * 256 + facts.pitch,
 }
-"""Family -> (B, T) key. Tokens without an onset or a pitch have -1 and form groups of their own."""
+"""Family -> key, in the shape of the facts. Tokens without an onset or a pitch have -1 and form groups of their own."""
 
 READS_SUMMARIES: tuple[HeadFamily, ...] = ("ensemble", "union")
 """The other families see nothing but their group."""
@@ -47,12 +77,12 @@ TYPES_SEEN: dict[TypeRule, dict[TokenType, tuple[TokenType, ...]]] = {
 """Rule -> type -> what it sees of other notes."""
 
 
-def register_family(name: HeadFamily, key: Callable[[Batch], Tensor]) -> None:
-    """Add an equal-key family, which every path of attention then has and ``model.heads`` may name.
+def register_family(name: HeadFamily, key: Callable[[KnowsPlaces], Any]) -> None:
+    """Add an equal-key family, which every path of attention and the cache then have and ``model.heads`` may name.
 
     Args:
         name: A new one.
-        key: (B, T) int64 key of a batch. That of a token depends on nothing but the tokens of its document up to it.
+        key: From facts to whole numbers in their shape, as in ``EQUAL_KEY``; so operators only.
     Raises:
         ValueError: Another family has the name.
     """

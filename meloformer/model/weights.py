@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloForme
         raise CheckpointError(f"{path} is damaged: it lacks settings or vocabulary ({error})", _USE_ANOTHER) from None
     except (SettingsError, VocabularyError) as error:
         raise CheckpointError(f"{path} cannot be used: {error.message}", _TRAIN_AGAIN) from None
+    _check_sizes(path, settings, vocabulary, tensors)
     with torch.random.fork_rng(devices=[]):  # loading disturbs no seed; the meta device would cost a second of imports
         model = MeloFormer(settings, vocabulary)
     _check_tensors(path, model.state_dict(), tensors)
@@ -97,8 +99,23 @@ def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloForme
     return model.to(device).eval()
 
 
+def _check_sizes(path: Path, settings: ModelSettings, vocabulary: Vocabulary, found: dict[str, torch.Tensor]) -> None:
+    """Raise ``CheckpointError`` where the settings call for much more than the file holds, before a model is made."""
+    num_layers = len({name.split(".")[1] for name in found if name.startswith("layers.")})
+    if num_layers != settings.num_layers:
+        raise CheckpointError(f"{path} has {num_layers} layers, not {settings.num_layers}", _TRAIN_AGAIN)
+    shapes = {
+        "token_embedding.weight": (len(vocabulary), settings.dim),
+        "layers.0.ffn.gate.weight": (settings.ffn_dim, settings.dim),
+        "layers.0.attention.regular_key.weight": (settings.num_kv_heads * settings.head_dim, settings.dim),
+    }
+    for name, shape in shapes.items():
+        if name in found and tuple(found[name].shape) != shape:
+            raise CheckpointError(f"{path} has {name} of shape {tuple(found[name].shape)}, not {shape}", _TRAIN_AGAIN)
+
+
 def _check_tensors(path: Path, wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
-    """Raise ``CheckpointError`` at the first tensor that is missing, foreign, of another shape, or not numbers."""
+    """Raise ``CheckpointError`` at the first tensor that is missing, foreign, of another shape, or not all numbers."""
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found:
             problem = f"lacks the tensor {name}"
@@ -108,6 +125,8 @@ def _check_tensors(path: Path, wanted: dict[str, torch.Tensor], found: dict[str,
             problem = f"has {name} of shape {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
         elif not found[name].is_floating_point():
             problem = f"has {name} of {found[name].dtype}, not floating-point numbers"
+        elif not bool(found[name].isfinite().all()):
+            problem = f"has values in {name} that are no numbers"
         else:
             continue
         raise CheckpointError(f"{path} {problem}", _TRAIN_AGAIN)
@@ -148,6 +167,16 @@ def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoint folders of a run, the newest first."""
     folders = (run / CHECKPOINTS_FOLDER).glob("step-*")
     return sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True)  # 1000000 after 999999
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint of a run with the lowest validation loss; of equals the newest, ``None`` where none has one."""
+    losses: dict[Path, float] = {}
+    for folder in checkpoints_of(run):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is none; so is one without validation
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            losses[folder] = float(state["validation"]["nats_per_token"])
+    return min(losses, key=lambda folder: losses[folder]) if losses else None
 
 
 def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import mido
-import pytest
 
 from meloformer.midi.read import read_midi
 from meloformer.midi.write import write_midi
@@ -49,6 +48,14 @@ def test_a_folder_of_songs_becomes_a_run_and_a_run_becomes_music(meloformer: Run
         assert score.chords is not None
         assert len(score.chords) == 5 == piece["bars"]
         assert not grammar_errors(encode(score), Vocabulary.default())
+
+    first = ("--primer", tmp_path / made["pieces"][0]["file"])
+    wishes = ("--chords", "C Am", "--instruments", "piano", "--max-polyphony", "2", "--density", "3")
+    longer = result_of(meloformer, "generate", *first, "--bars", "8", *wishes, "--out", "longer")
+    assert longer["pieces"][0]["bars"] == 8
+    fuller = result_of(meloformer, "generate", *first, "--add", "choir", "--out", "fuller")
+    assert fuller["pieces"][0]["bars"] == 5
+    assert {52, 53, 54} & set(read_midi(tmp_path / fuller["pieces"][0]["file"]).program.tolist())
 
     resumed = meloformer("train", "--out", trained["run"], "--resume", "--steps", "4")
     assert resumed.returncode == 0, resumed.stderr
@@ -116,12 +123,6 @@ def test_tokenize_prints_the_tokens_of_one_file(meloformer: Run, songs: Path) ->
     printed = meloformer("tokenize", songs / "song00.mid").stdout.split()
     ids = encode(read_midi(songs / "song00.mid"))
     assert printed == [Vocabulary.default().names[number] for number in ids]
-
-
-def test_bench_measures_a_step(meloformer: Run) -> None:
-    measured = result_of(meloformer, "bench", "--size", "tiny", "--seq-len", "128", "--repeats", "2", "--device", "cpu")
-    assert measured["tokens_per_second"] == pytest.approx(measured["tokens"] / measured["step_seconds"], rel=1e-3)
-    assert measured["weights_bytes"] == 4 * measured["parameters"]
 
 
 def test_progress_is_plain_lines_where_stderr_is_no_terminal(meloformer: Run, songs: Path) -> None:

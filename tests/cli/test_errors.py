@@ -112,7 +112,7 @@ def test_a_wrong_setting_is_named_with_its_value(setting: str, named: str, melof
 
 def test_a_value_out_of_range_behind_an_option_is_named(meloformer: Run, tmp_path: Path) -> None:
     assert_one_line(meloformer("generate", "--bars", "0"), "generation.bars", "0")
-    assert_one_line(meloformer("bench", "--size", "gigantic"), "model.size", "gigantic")
+    assert_one_line(meloformer("bench", "--size", "tiny,gigantic"), "model.size", "gigantic")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,8 +129,19 @@ def test_no_run_and_a_damaged_checkpoint_are_named(meloformer: Run, tmp_path: Pa
     assert trained.returncode == 0, trained.stderr
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     weights = checkpoint / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-9])
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9])
     assert_one_line(meloformer("generate", "--checkpoint", "run"), "run")
+    weights.write_bytes(whole)
+    for wish, named in (
+        (("--instruments", "basoon"), "did you mean bassoon"),
+        (("--chords", "C:major"), "hdim7"),
+        (("--max-polyphony", "0"), "max_polyphony"),
+        (("--pitch-range", "9-3"), "9-3"),
+        (("--replace", "bass"), "--primer"),
+    ):
+        assert_one_line(meloformer("generate", "--checkpoint", "run", *wish), wish[1], named)
+    weights.write_bytes(whole[:-9])
     state = json.loads((checkpoint / "state.json").read_text())
     (checkpoint / "state.json").write_text(json.dumps(state | {"version": 99}))
     assert_one_line(meloformer("generate", "--checkpoint", checkpoint), str(checkpoint.name))

@@ -15,16 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import meloformer as mf
-from meloformer.errors import GenerationError, SettingsError
-from meloformer.generation.constraints import allowed_tokens, make_wishes, redirected
-from meloformer.generation.sampling import sample, token_probabilities
-from meloformer.midi.programs import programs_of
+from benchmarks.controls import broken_controls, random_controls
+from meloformer.errors import GenerationError, InputError, SettingsError
+from meloformer.generation.cache import PieceCache
+from meloformer.generation.constraints import Constraints
+from meloformer.generation.decoder import Decoder
+from meloformer.generation.generate import stream
+from meloformer.generation.sampling import Sampler, sample, token_probabilities
+from meloformer.generation.wishes import Wishes, make_wishes
+from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.read import parse_midi
 from meloformer.midi.score import DRUMS
 from meloformer.midi.write import to_midi_bytes
 from meloformer.settings import GenerationSettings
-from meloformer.tokens.grammar import GrammarState, grammar_errors
-from meloformer.tokens.grid import nearest_tempo
+from meloformer.tokens.grammar import grammar_errors
+from meloformer.tokens.grid import METERS
 from meloformer.tokens.quantise import quantise
 from meloformer.tokens.vocabulary import TokenType, Vocabulary
 
@@ -37,38 +42,47 @@ def model() -> mf.MeloFormer:
     return mf.MeloFormer(mf.ModelSettings.of_size("tiny", num_layers=1, dim=16, ffn_dim=16)).eval()
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    bars=st.integers(1, 5),
-    seed=st.integers(0, 1000),
-    tempo=st.none() | st.floats(40, 250),
-    meter=st.none() | st.sampled_from(["4/4", "3/4", "7/8", "1/16", "2/1"]),
-    instruments=st.none()
-    | st.lists(st.sampled_from(["drums", "bass", "piano", "#127", "violin", "pad"]), min_size=1, unique=True),
-)
-def test_every_wish_is_obeyed(
-    model: mf.MeloFormer, bars: int, seed: int, tempo: float | None, meter: str | None, instruments: list[str] | None
-) -> None:
-    names = ",".join(instruments) if instruments else None
-    (ids,) = mf.generate(
-        model, bars=bars, seed=seed, tempo=tempo, meter=meter, instruments=names, temperature=1.5, settings=SHORT
-    )
-    assert grammar_errors(ids) == []
-    score = mf.decode(ids)
-    assert score.chords is not None
-    assert len(score.chords) == bars
-    if tempo is not None:
-        assert nearest_tempo(score.tempo_us).tolist() == nearest_tempo(np.array([60e6 / tempo])).tolist()
-    if meter is not None:
-        assert [f"{n}/{d}" for n, d in zip(score.meter_numerator, score.meter_denominator, strict=True)] == [meter]
-    if instruments is not None:
-        used, wished = set(score.program.tolist()), [set(programs_of(name)) for name in instruments]
-        assert used <= set().union(*wished)
-        assert all(used & programs for programs in wished)
-    bar_lines = [at for at, token_id in enumerate(ids) if Vocabulary.default().types[token_id] == TokenType.CHORD]
-    for start, stop in pairwise([*bar_lines, len(ids)]):
-        notes = sum(Vocabulary.default().types[ids[start:stop]] == TokenType.PITCH)
-        assert notes <= SHORT.max_notes_per_bar + 6  # wished instruments may still come
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_every_wish_is_obeyed(model: mf.MeloFormer, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    controls = random_controls(rng)
+    pieces = mf.generate(model, settings=SHORT, seed=seed, num=int(rng.integers(1, 4)), **controls)
+    for ids in pieces:
+        assert broken_controls(ids, controls, model.vocabulary) == []
+        types = model.vocabulary.types[ids]
+        bar_lines = np.flatnonzero(types == TokenType.CHORD)
+        notes = [int((types[start:stop] == TokenType.PITCH).sum()) for start, stop in pairwise([*bar_lines, len(ids)])]
+        assert max(notes) <= SHORT.max_notes_per_bar + 4  # wished instruments may still come
+
+
+def test_a_control_that_is_not_obeyed_is_found(model: mf.MeloFormer) -> None:
+    vocabulary = model.vocabulary
+    text = "BOS C:maj 4/4 120 #D T0 P36 V9 #0 T0 P60 D12 V9 P64 F:maj 3/4 #33 T0 P40 D3 V9 EOS"
+    ids = np.array([vocabulary.id_of(name) for name in text.split()])
+    fine = {
+        "bars": 2, "tempo": 119.0, "meter": "1:4/4 2:3/4", "instruments": "drums,bass,piano", "chords": "C:maj F:maj",
+        "max_polyphony": 2, "pitch_range": "40-64",
+    }  # fmt: skip
+    assert broken_controls(ids, fine, vocabulary) == []
+    wrong = {
+        "bars": 3, "tempo": 140.0, "meter": "4/4", "instruments": "drums,bass,piano,violin", "chords": "C:maj",
+        "max_polyphony": 1, "pitch_range": "41-64",
+    }  # fmt: skip
+    for name, value in wrong.items():
+        (problem,) = broken_controls(ids, {**fine, name: value}, vocabulary)
+        assert problem.startswith(name)
+    assert broken_controls(ids, {**fine, "instruments": "bass,piano"}, vocabulary) != []
+    assert "grammar" in broken_controls(ids[:-1], fine, vocabulary)[0]
+
+
+@pytest.mark.parametrize("aim", [3, 6, 12])
+def test_density_is_aimed_at(model: mf.MeloFormer, aim: int) -> None:
+    pieces = mf.generate(model, num=8, bars=6, density=aim, instruments="piano,violin", seed=2)
+    types = model.vocabulary.types
+    ids = np.concatenate(pieces)
+    notes_a_cell = (types[ids] == TokenType.PITCH).sum() / (types[ids] == TokenType.INSTRUMENT).sum()
+    assert aim / 2 < notes_a_cell < aim * 2
 
 
 def test_a_written_piece_has_exactly_its_bars_in_other_readers(model: mf.MeloFormer) -> None:
@@ -92,6 +106,50 @@ def test_a_piece_is_the_same_alone_and_among_others(model: mf.MeloFormer) -> Non
     assert not np.array_equal(mf.generate(model, seed=6, settings=SHORT)[0], alone[0])
 
 
+def test_bars_come_one_by_one_and_make_up_the_pieces(model: mf.MeloFormer) -> None:
+    chosen = SHORT.model_copy(update={"num": 3, "seed": 5})
+    documents: list[list[np.ndarray]] = [[], [], []]
+    for bar in stream(model, chosen):
+        assert bar.number == len(documents[bar.piece])
+        assert bar.is_last == (bar.number == SHORT.bars - 1)
+        documents[bar.piece].append(bar.ids)
+    whole = mf.generate(model, settings=chosen)
+    assert all(np.array_equal(np.concatenate(bars), ids) for bars, ids in zip(documents, whole, strict=True))
+    assert [len(bars) for bars in documents] == [SHORT.bars] * 3
+
+
+def test_the_first_bar_comes_before_the_others_are_written(model: mf.MeloFormer) -> None:
+    first = next(stream(model, SHORT.model_copy(update={"bars": 4000})))
+    assert first.number == 0
+    assert not first.is_last
+
+
+def test_a_model_looks_back_no_further_than_its_context(model: mf.MeloFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, stepped, real_read, real_step = [], [], Decoder.read, Decoder.step
+
+    def watched_read(self: Decoder, ids: np.ndarray) -> tuple[PieceCache, torch.Tensor]:
+        read.append(len(ids))
+        return real_read(self, ids)
+
+    def watched_step(self: Decoder, pieces: list[PieceCache], ids: list[int]) -> torch.Tensor:
+        stepped.extend(piece.facts.position + 2 for piece in pieces)
+        return real_step(self, pieces, ids)
+
+    monkeypatch.setattr(Decoder, "read", watched_read)
+    monkeypatch.setattr(Decoder, "step", watched_step)
+    wish: dict[str, Any] = {"num": 2, "bars": 24, "density": 12, "seed": 4}
+    pieces = mf.generate(model, settings=SHORT, max_notes_per_bar=40, **wish)
+    assert all(grammar_errors(ids) == [] for ids in pieces)
+    assert min(map(len, pieces)) > 2 * 64
+    assert len(read) >= 4
+    assert max(read) <= 48
+    assert max(stepped) == 64
+    monkeypatch.undo()
+    unlimited = mf.generate(model, settings=SHORT.model_copy(update={"context": None}), max_notes_per_bar=40, **wish)
+    for short, long in zip(pieces, unlimited, strict=True):
+        assert np.array_equal(short[:60], long[:60])
+
+
 def test_greedy_generation_does_not_depend_on_the_seed(model: mf.MeloFormer) -> None:
     first = mf.generate(model, temperature=0, seed=1, settings=SHORT)[0]
     assert np.array_equal(first, mf.generate(model, temperature=0, seed=2, settings=SHORT)[0])
@@ -109,11 +167,27 @@ def test_progress_counts_every_bar(model: mf.MeloFormer) -> None:
     [
         ({"meter": "17/1"}, GenerationError, "the meter '17/1' cannot be written"),
         ({"meter": "waltz"}, GenerationError, "cannot be written"),
+        ({"meter": "1:4/4 9:3/4"}, GenerationError, "'9:3/4' lies past the piece's 3 bars"),
+        ({"meter": "2:4/4 1:3/4"}, GenerationError, "rising bars"),
+        ({"meter": "0:4/4"}, GenerationError, "rising bars"),
         ({"instruments": "lute"}, SettingsError, "there is no instrument 'lute'.*flute"),
         ({"instruments": " , "}, GenerationError, "names none"),
+        ({"chords": "H:maj"}, GenerationError, "there is no chord 'H:maj'"),
+        ({"chords": "C:major"}, GenerationError, "C:maj.*the qualities are maj min dim"),
+        ({"chords": " "}, GenerationError, "names? none"),
+        ({"pitch_range": "84-36"}, GenerationError, "'84-36' holds no pitch"),
+        ({"pitch_range": "36-999"}, GenerationError, "holds no pitch"),
+        ({"pitch_range": "low"}, GenerationError, "36-84 or C2-C6"),
+        ({"max_polyphony": 0}, SettingsError, "generation.max_polyphony.*found 0"),
+        ({"density": 0}, SettingsError, "generation.density"),
         ({"tempo": 1000.0}, SettingsError, "generation.tempo"),
         ({"bars": 0}, SettingsError, "generation.bars"),
         ({"temperature": -1.0}, SettingsError, "generation.temperature"),
+        ({"temperature_of": {"melody": 1.0}}, SettingsError, "generation.temperature_of"),
+        ({"key": "C"}, SettingsError, "unknown setting generation.key"),
+        ({"replace": "bass"}, GenerationError, "--replace bass needs music of your own; .*--primer"),
+        ({"primer_bars": 2}, GenerationError, "--primer-bars 2 needs music"),
+        ({"primer": "nowhere.mid"}, InputError, "nowhere.mid"),
     ],
 )
 def test_impossible_wishes_are_refused(model: mf.MeloFormer, wish: dict, error: type[Exception], message: str) -> None:
@@ -121,15 +195,33 @@ def test_impossible_wishes_are_refused(model: mf.MeloFormer, wish: dict, error: 
         mf.generate(model, settings=SHORT, **wish)
 
 
+def test_wishes_are_read_as_people_write_them() -> None:
+    vocabulary = Vocabulary.default()
+
+    def wishes(**fields: Any) -> Wishes:
+        return make_wishes(vocabulary, GenerationSettings(**fields))
+
+    names = [CHORD_NAMES[chord] for chord in wishes(chords="C Am | Db:min7, G7 N F#m7 Bbmaj7").chords]
+    assert names == ["C:maj", "A:min", "C#:min7", "G:7", "N", "F#:min7", "Bb:maj7"]
+    assert wishes(pitch_range="C2-c6").pitch_range == (36, 84)
+    assert wishes(pitch_range="Bb-1 - 127").pitch_range == (10, 127)
+    meters = wishes(meter="1:4/4, 9:3/4").meters
+    assert [(bar, METERS[number]) for bar, number in meters] == [(0, (4, 4)), (8, (3, 4))]
+    assert wishes(instruments="Drums, 33").instruments == (frozenset({DRUMS}), frozenset({33}))
+
+
 def test_what_a_pruned_vocabulary_lacks_is_refused() -> None:
     full = Vocabulary.default()
     counts = np.ones(len(full))
-    for name in ("3/4", "#D", "250"):
+    for name in ("3/4", "#D", "250", "C:maj", "P60"):
         counts[full.id_of(name)] = 0
     model = mf.MeloFormer(mf.ModelSettings.of_size("tiny", num_layers=1), full.pruned(counts)).eval()
-    for wish in ({"meter": "3/4"}, {"instruments": "drums"}, {"tempo": 250.0}):
+    wishes: list[dict[str, Any]] = [
+        {"meter": "3/4"}, {"instruments": "drums"}, {"tempo": 250.0}, {"chords": "C"}, {"pitch_range": "60-60"},
+    ]  # fmt: skip
+    for wish in wishes:
         with pytest.raises(GenerationError, match="vocabulary has no"):
-            mf.generate(model, settings=SHORT, **wish)  # type: ignore[arg-type]
+            mf.generate(model, settings=SHORT, **wish)
     (ids,) = mf.generate(model, settings=SHORT)
     assert grammar_errors(ids, model.vocabulary) == []
     assert DRUMS not in mf.decode(ids, model.vocabulary).program
@@ -137,19 +229,23 @@ def test_what_a_pruned_vocabulary_lacks_is_refused() -> None:
 
 def test_probabilities_keep_what_is_asked_for() -> None:
     logits = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
-    everything = np.ones(4, dtype=bool)
+    types = np.array([TokenType.PITCH, TokenType.PITCH, TokenType.ONSET, TokenType.ONSET])
 
-    def kept(allowed: np.ndarray = everything, **changes: object) -> list[float]:
-        options = {"temperature": 1.0, "top_k": None, "top_p": 1.0, **changes}
-        return token_probabilities(logits, allowed, **options).round(6).tolist()  # type: ignore[arg-type]
+    def kept(**changes: Any) -> list[float]:
+        return token_probabilities(logits.copy(), **{"temperature": 1.0, "types": types, **changes}).round(6).tolist()
 
     assert kept() == [0.4, 0.3, 0.2, 0.1]
     assert kept(top_k=2) == [0.571429, 0.428571, 0, 0]
     assert kept(top_p=0.69) == [0.571429, 0.428571, 0, 0]
     assert kept(top_p=0.71) == [0.444444, 0.333333, 0.222222, 0]
+    assert kept(min_p=0.6) == [0.571429, 0.428571, 0, 0]
     assert kept(temperature=0) == [1, 0, 0, 0]
-    assert kept(np.array([False, True, True, False])) == [0, 0.6, 0.4, 0]
     assert kept(temperature=0.5)[0] == pytest.approx(0.16 / 0.3, abs=1e-5)
+    assert kept(temperature_of={TokenType.PITCH: 0.0}) == [0.7, 0, 0.2, 0.1]
+    assert kept(temperature_of={TokenType.ONSET: 0.5}) == pytest.approx([0.4, 0.3, 0.24, 0.06], abs=1e-5)
+    both = kept(temperature=0.5, temperature_of={TokenType.ONSET: 1.0})
+    assert both == pytest.approx([0.16 / 0.3, 0.09 / 0.3, 0.05 / 0.3 * 2 / 3, 0.05 / 0.3 / 3], abs=1e-5)
+    assert kept(temperature=0, temperature_of={TokenType.PITCH: 2.0}) == [1, 0, 0, 0]
 
 
 def test_sampling_follows_the_probabilities() -> None:
@@ -162,20 +258,19 @@ def test_sampling_follows_the_probabilities() -> None:
 def test_a_forbidden_bar_line_ends_the_last_bar_and_does_not_become_more_notes() -> None:
     vocabulary = Vocabulary.default()
     names = ["BOS", "N", "4/4", "120", "#40", "T0", "P60", "D12", "V9"]
-    state = GrammarState.after(np.array([vocabulary.id_of(name) for name in names]), vocabulary)
+    ids = [vocabulary.id_of(name) for name in names]
     logits = np.full(len(vocabulary), -20.0)
     wanted = {"C:maj": 0.6, "G:maj": 0.2, "P64": 0.1, "#73": 0.06, "#41": 0.04}
     for name, probability in wanted.items():
         logits[vocabulary.id_of(name)] = np.log(probability)
 
     def probability_of(name: str, instruments: str, bars: int) -> float:
-        wishes = make_wishes(
-            vocabulary, bars=bars, tempo=None, meter=None, instruments=instruments, max_notes_per_bar=9
-        )
-        allowed = allowed_tokens(state, wishes)
-        options = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
-        chosen = token_probabilities(redirected(logits, state, allowed), allowed, **options)  # type: ignore[arg-type]
-        return float(chosen[vocabulary.id_of(name)])
+        chosen = GenerationSettings(bars=bars, instruments=instruments, max_notes_per_bar=9, top_p=1)
+        constraints = Constraints(make_wishes(vocabulary, chosen), vocabulary)
+        for token_id in ids:
+            constraints.advance(token_id)
+        allowed, sampler = constraints.allowed(), Sampler(chosen, vocabulary)
+        return float(sampler.probabilities(logits, allowed, constraints)[vocabulary.id_of(name)])
 
     assert probability_of("C:maj", "violin,viola,flute", bars=2) == pytest.approx(0.6, abs=1e-3)
     assert probability_of("EOS", "violin", bars=1) == pytest.approx(0.9, abs=1e-3)  # bar ends and both instruments

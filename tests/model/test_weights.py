@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,33 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
+def _with_model(metadata: dict[str, str], **changes: int) -> None:
+    metadata["model"] = json.dumps(json.loads(metadata["model"]) | changes)
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_weights_are_data_and_nothing_in_them_is_run(tmp_path: Path) -> None:
+    trap, path = tmp_path / "sprung", tmp_path / "model.safetensors"
+    pickle.loads(pickle.dumps(Trap(trap)))
+    trap.unlink()
+    path.write_bytes(pickle.dumps(Trap(trap)))
+    with pytest.raises(CheckpointError, match="damaged or no safetensors"):
+        load(path)
+    torch.save({"norm.weight": Trap(trap)}, path)
+    with pytest.raises(CheckpointError, match="damaged or no safetensors"):
+        load(path)
+    assert not trap.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -90,6 +118,11 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
             lambda tensors, _: tensors.update({"norm.weight": torch.zeros(16, dtype=torch.int32)}),
             r"of torch.int32, not",
         ),
+        (lambda tensors, _: tensors["norm.weight"].fill_(torch.nan), "values in norm.weight that are no numbers"),
+        (lambda _, metadata: _with_model(metadata, num_layers=10**9), "has 1 layers, not 1000000000"),
+        (lambda _, metadata: _with_model(metadata, dim=2**20), r"token_embedding.weight of shape \(\d+, 16\), not"),
+        (lambda _, metadata: _with_model(metadata, ffn_dim=2**40), r"ffn.gate.weight of shape \(24, 16\), not"),
+        (lambda _, metadata: _with_model(metadata, num_kv_heads=1), r"regular_key.weight of shape \(16, 16\), not"),
         (lambda _, metadata: metadata.update(version="9"), "has version '9'"),
         (lambda _, metadata: metadata.update(model="{}x"), "damaged: it lacks settings or vocabulary"),
         (lambda _, metadata: metadata.pop("vocabulary"), "damaged: it lacks settings or vocabulary"),
