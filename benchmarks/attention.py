@@ -25,8 +25,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from benchmarks.measure import interleaved, machine, table, write_section
-from benchmarks.plain import PlainTransformer, attention_alone, documents_of
 from benchmarks.sparsity import blocks_touched, pairs
+from experiments.plain import PlainTransformer, attention_alone, documents_of
 from meloformer.bench.memory import forget_largest_resident_bytes, largest_resident_bytes
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch

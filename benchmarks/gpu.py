@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measure import table, write_section
-from benchmarks.plain import PlainTransformer, attention_alone
+from experiments.plain import PlainTransformer, attention_alone
 from meloformer.bench.flops import PEAK_FLOPS, linear_flops, pair_flops, visible_pairs
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch

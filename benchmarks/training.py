@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.attention import Case, Step, row_of
 from benchmarks.measure import machine, table, write_section
-from benchmarks.plain import PlainTransformer
+from experiments.plain import PlainTransformer
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings_file import load_settings

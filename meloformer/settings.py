@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from meloformer.errors import SettingsError
 
@@ -20,7 +20,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Size = Literal["tiny", "small", "base", "large", "xlarge"]
 TypeName = Literal["chord", "meter", "tempo", "instrument", "onset", "pitch", "duration", "velocity"]
-HeadFamily = Literal["union", "track", "ensemble", "onset", "pitch"]
+HEAD_FAMILIES = ["union", "track", "ensemble", "onset", "pitch"]
+"""Those that may stand in ``model.heads``; experiments add their own, see ``model.visibility.register_family``."""
+
+
+def _is_family(name: str) -> str:
+    if name not in HEAD_FAMILIES:
+        raise ValueError(f"there is no head family {name!r}; there are {', '.join(HEAD_FAMILIES)}")
+    return name
+
+
+HeadFamily = Annotated[str, AfterValidator(_is_family)]
+TypeRule = Literal[True, "later"]
+"""The rule of types as it was published first, or as it was published later."""
 
 
 class Section(BaseModel):
@@ -151,8 +163,13 @@ class ModelSettings(Section):
     """Key-value heads; each serves the same number of query heads."""
     summary_ffn: Literal["own", "shared"] | None = None
     """Whether the summary stream has a feed-forward network of its own."""
-    type_rule: bool = False
-    """Hide token types from each other as the published rule does; the prototype learnt better without."""
+    type_rule: bool | Literal["later"] = False
+    """Hide types of tokens from each other: ``true`` as published first (T and P see T P, V sees V, D nothing of other
+    notes), ``"later"`` as published later (T and V see all, P sees T P, D sees T P D). The prototype learnt better
+    without."""
+    summaries: Literal["full", "bar", "none"] = "full"
+    """``full``: the summary of a bar reads its bar and earlier summaries; ``bar``: only its bar; ``none``: there are no
+    summaries, and no weights for them."""
     bar_offsets: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 4)
     """How many bars back the ``ensemble`` and ``union`` heads look."""
     rope: Literal["position", "time", "both"] = "both"
@@ -353,6 +370,22 @@ class GenerationSettings(Section):
     """As in training."""
 
 
+class EvaluationSettings(Section):
+    """What ``evaluate`` measures, and on what. The pieces that a run writes are those of ``generation``."""
+
+    split: Literal["val", "test"] = "val"
+    """The held-out documents."""
+    seq_len: Annotated[int, Field(ge=64)] | None = None
+    """Tokens in a row; by default as the run was trained. Every token is predicted once whatever it is, so losses at
+    two lengths tell what the longer context is worth."""
+    batch_size: Positive = 4
+    """Rows in one forward pass."""
+    num: Annotated[int, Field(ge=0)] = 16
+    """Pieces that the run writes to be measured, where no others are named; 0: measure losses only."""
+    device: str = "auto"
+    """As in training."""
+
+
 class RenderSettings(Section):
     """What is made of a piece besides its piano roll, for ``generate`` and ``render``."""
 
@@ -423,6 +456,7 @@ class Settings(Section):
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     render: RenderSettings = Field(default_factory=RenderSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
 

@@ -131,7 +131,9 @@ def _default(section: str, name: str, info: Any) -> str:
 def _value(facts: dict[str, Any]) -> str:
     """What a field takes: its kind, its choices or its range."""
     if "anyOf" in facts:
-        return next(_value(choice) for choice in facts["anyOf"] if choice.get("type") != "null")
+        return ", ".join(_value(choice) for choice in facts["anyOf"] if choice.get("type") != "null")
+    if "const" in facts:
+        return f"`{facts['const']}`"
     if "enum" in facts:
         return ", ".join(f"`{choice}`" for choice in facts["enum"])
     kinds = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}

@@ -64,12 +64,12 @@ def step_work(batch: Batch, layout: Layout, settings: ModelSettings, num_words: 
 
 
 def linear_flops(settings: ModelSettings, num_words: int, num_tokens: int, num_summaries: int = 0) -> float:
-    """Of all layers' matrices and of the output embedding; without summaries, of a plain transformer."""
+    """Of all layers' matrices and of the output embedding; with ``num_summaries=0``, of a plain transformer."""
     kv_dim = settings.num_kv_heads * settings.head_dim
     square, ffn, keys = settings.dim**2, 3 * settings.dim * settings.ffn_dim, 2 * settings.dim * kv_dim
     layer = 2 * square + keys + ffn
     weighted = num_tokens * (settings.num_layers * layer + settings.dim * num_words)
-    if num_summaries:
+    if num_summaries and settings.summaries != "none":
         unread = square + ffn  # the summary stream has no output in the last layer
         weighted += num_summaries * (settings.num_layers * (layer + keys) - unread)
     return FLOPS_PER_WEIGHT * weighted
@@ -84,7 +84,12 @@ def visible_pairs(batch: Batch, settings: ModelSettings) -> int:
     """Of all heads of a layer, in both phases; the type rule, which hides some more, is not looked at."""
     path = FlexPath.of(batch, settings)
     updated = sum(count * path.updated[family].num_pairs for family, count in settings.heads.items())
-    return settings.num_heads * path.summarised.num_pairs + updated
+    return _summarising_heads(settings) * path.summarised.num_pairs + updated
+
+
+def _summarising_heads(settings: ModelSettings) -> int:
+    """Of the first phase."""
+    return settings.num_heads if settings.summaries != "none" else 0
 
 
 def executed_pairs(layout: Layout, settings: ModelSettings) -> int:
@@ -92,11 +97,11 @@ def executed_pairs(layout: Layout, settings: ModelSettings) -> int:
     path = layout.path
     if isinstance(path, DensePath):
         masks = {family: mask[:, 0].numel() for family, mask in path.updated.items()}
-        return settings.num_heads * path.summarised.numel() + sum(
+        return _summarising_heads(settings) * path.summarised.numel() + sum(
             count * masks[family] for family, count in settings.heads.items()
         )
     assert isinstance(path, SparsePath | FlexPath)
-    readings = [(path.summarised, settings.num_heads)]
+    readings = [(path.summarised, _summarising_heads(settings))]
     readings += [(path.updated[family], count) for family, count in settings.heads.items()]
     return sum(count * _computed(reading) for reading, count in readings)
 

@@ -11,6 +11,7 @@ from meloformer.cli.bench import bench_command
 from meloformer.cli.build_vocab import build_vocab_command
 from meloformer.cli.convert import midi2txt_command, txt2midi_command
 from meloformer.cli.demo import demo_command
+from meloformer.cli.evaluate import evaluate_command
 from meloformer.cli.filter import filter_command
 from meloformer.cli.generate import generate_command
 from meloformer.cli.info import info_command
@@ -29,6 +30,7 @@ COMMANDS = {
     "bench": bench_command,
     "generate": generate_command,
     "render": render_command,
+    "evaluate": evaluate_command,
     "midi2txt": midi2txt_command,
     "txt2midi": txt2midi_command,
     "demo": demo_command,

@@ -7,7 +7,8 @@
   bar. When a bar ends, what lies behind the first part is written anew.
 - ``union`` heads see an instrument at any distance, so their store keeps all, and a mask chooses. So it does, in all
   stores, where the type rule hides types.
-- The summary of a bar reads the summaries before it and its bar: one store, in which the bar is written anew.
+- The summary of a bar reads the summaries before it and its bar: one store, in which the bar is written anew. With
+  ``summaries=bar`` no summary stays in it; with ``summaries=none``, or where no head reads summaries, there are none.
 
 Shapes: L layers, K key-value heads, S those of them that a family reads, E width of a head, n tokens.
 """
@@ -23,15 +24,14 @@ import torch
 from torch import Tensor
 
 from meloformer.generation.store import COLUMNS, Place, Store
-from meloformer.model.visibility import EQUAL_KEY, READS_SUMMARIES
+from meloformer.model.visibility import EQUAL_KEY, families_with_summaries, types_seen
 from meloformer.settings import HeadFamily, ModelSettings
 from meloformer.tokens.attributes import GLOBAL, NONE, Attributes
 from meloformer.tokens.running import RunningAttributes
-from meloformer.tokens.vocabulary import TokenType, Vocabulary
+from meloformer.tokens.vocabulary import Vocabulary
 
 _OF_SUMMARY = (0, NONE, GLOBAL, NONE)
 """The columns of a summary: structural, and belonging to all, so that no rule hides it."""
-_OF_PLACE = (TokenType.ONSET, TokenType.PITCH)
 
 
 class FamilyHeads(NamedTuple):
@@ -75,6 +75,15 @@ class _Bar(NamedTuple):
     """(n,) bool."""
 
 
+class SummaryParts(NamedTuple):
+    """Keys and values of one summary, all key-value heads; keys of even, values of odd number."""
+
+    own: Tensor
+    """(2 L, K, E, 1) by which later summaries read it."""
+    second: Tensor
+    """(2 L, K, E, 1) by which regular tokens read it."""
+
+
 class PieceCache:
     """What one piece keeps.
 
@@ -90,7 +99,8 @@ class PieceCache:
         """Of the latest token."""
         self.heads = FamilyHeads.all_of(settings)
         self._device = device
-        self._has_columns = settings.type_rule or "union" in settings.heads
+        self._types_seen = types_seen(settings.type_rule) if settings.type_rule else None
+        self._has_columns = self._types_seen is not None or "union" in settings.heads
         self._groups: dict[HeadFamily, dict[int, Store]] = {
             heads.family: {} for heads in self.heads if heads.family in EQUAL_KEY
         }
@@ -98,16 +108,18 @@ class PieceCache:
             heads.family: self._store(heads.num_slots) for heads in self.heads if heads.family not in EQUAL_KEY
         }
         self._num_permanent = 0
+        self._num_before_open = 0
+        """Where the open bar begins in the store of ``ensemble`` heads."""
         self._bars: deque[_Bar] = deque()
+        self.has_summaries = bool(families_with_summaries(settings))
+        """Whether any head reads them."""
+        self.closes_bars = self.has_summaries or "ensemble" in self._rows
+        """Whether anything happens when a bar ends."""
         self.summarised = self._store(settings.num_kv_heads) if self.has_summaries else None
-        """First keys and values of the finished summaries, then those of the open bar; all key-value heads."""
+        """First keys and values of the finished summaries that later ones read, then those of the open bar; all
+        key-value heads."""
         self._num_summaries = 0
         self._open_columns: list[tuple[int, ...]] = []
-
-    @property
-    def has_summaries(self) -> bool:
-        """Whether any head reads them."""
-        return any(heads.family in READS_SUMMARIES for heads in self.heads)
 
     @property
     def num_bytes(self) -> int:
@@ -138,6 +150,7 @@ class PieceCache:
         columns = (facts.type, facts.note, facts.instrument, facts.bar)
         if self.summarised is not None:
             self.summarised.append(columns)
+        if self.closes_bars:
             self._open_columns.append(columns)
         places = []
         for heads in self.heads:
@@ -167,47 +180,57 @@ class PieceCache:
         if family == "union":
             visible = (instruments == GLOBAL) | (instruments == facts.instrument)
             visible |= np.isin(bars, [facts.bar - offset for offset in self.settings.bar_offsets])
-        if self.settings.type_rule and facts.note >= 0:
-            by_type = (notes < 0) | (notes == facts.note)
-            if facts.type in _OF_PLACE:
-                by_type |= np.isin(types, _OF_PLACE)
-            elif facts.type == TokenType.VELOCITY:
-                by_type |= types == TokenType.VELOCITY
-            visible &= by_type
+        if self._types_seen is not None and facts.note >= 0:
+            visible &= (notes < 0) | (notes == facts.note) | self._types_seen[facts.type, types]
         return None if visible.all() else torch.from_numpy(~visible).to(self._device)
 
-    def close_bar(self, summary_key_value: Tensor, second_key_value: Tensor) -> None:
+    def close_bar(self, summary: SummaryParts | None) -> None:
         """End the open bar.
 
         Args:
-            summary_key_value: (2 L, K, E, 1) of the bar's summary, by which later summaries read it.
-            second_key_value: (2 L, K, E, 1) by which regular tokens read it.
+            summary: Of the bar; ``None`` where there are none.
         """
-        assert self.summarised is not None
-        tokens = self.summarised.keys_values[..., self._num_summaries :]
         columns = np.array(self._open_columns, dtype=np.int64).T
-        self._leave(self.facts.bar, tokens, columns, second_key_value)
+        bar_tokens = None
+        if "ensemble" in self._rows:
+            bar_tokens = self._rows["ensemble"].keys_values[..., self._num_before_open :].clone()
+        self._leave(self.facts.bar, bar_tokens, columns, None if summary is None else summary.second)
         self._refill(self.facts.bar + 1)
-        self.summarised.cut(self._num_summaries)
-        self.summarised.extend(summary_key_value, np.array([_OF_SUMMARY]).T)
-        self._num_summaries += 1
+        if self.summarised is not None and summary is not None:
+            self.summarised.cut(self._num_summaries)
+            self._keep_summary(summary.own)
         self._open_columns.clear()
 
-    def _leave(self, bar: int, tokens: Tensor, columns: np.ndarray, second: Tensor) -> None:
-        """Put a finished bar (2 L, K, E, n) with its summary where later bars see it; :meth:`_refill` comes next."""
+    def _keep_summary(self, own: Tensor) -> None:
+        """Put the keys and values of a finished summary where later ones read them, if they do."""
+        assert self.summarised is not None
+        if self.settings.summaries == "full":
+            self.summarised.extend(own, np.array([_OF_SUMMARY]).T)
+            self._num_summaries += 1
+
+    def _leave(self, bar: int, tokens: Tensor | None, columns: np.ndarray, second: Tensor | None) -> None:
+        """Put a finished bar and its summary where later bars see them; :meth:`_refill` comes next.
+
+        Args:
+            bar: Its number.
+            tokens: (2 L, S, E, n) of the ``ensemble`` heads, where there are any.
+            columns: (4, n) of its tokens.
+            second: (2 L, K, E, 1) of its summary, where there is one.
+        """
         of_summary = np.array([_OF_SUMMARY]).T
         for heads in self.heads:
-            if heads.family == "union":
-                self._rows["union"].extend(second[:, heads.slots], of_summary)
-            elif heads.family == "ensemble":
+            if heads.family == "ensemble":
+                assert tokens is not None
                 store = self._rows["ensemble"]
                 store.cut(self._num_permanent)
                 is_global = torch.from_numpy(columns[2] == GLOBAL).to(self._device)
-                self._bars.append(_Bar(bar, tokens[:, heads.slots].clone(), columns, is_global))
+                self._bars.append(_Bar(bar, tokens, columns, is_global))
                 while self._bars and self._bars[0].number <= bar - max(self.settings.bar_offsets):
                     _extend_by_globals(store, self._bars.popleft())
-                store.extend(second[:, heads.slots], of_summary)
-                self._num_permanent = store.length
+            if heads.family in self._rows and second is not None:
+                self._rows[heads.family].extend(second[:, heads.slots], of_summary)
+            if heads.family == "ensemble":
+                self._num_permanent = self._rows["ensemble"].length
 
     def _refill(self, open_bar: int) -> None:
         """Write what ``ensemble`` heads see of the bars before the open one."""
@@ -219,6 +242,7 @@ class PieceCache:
                 store.extend(bar.keys_values, bar.columns)
             else:
                 _extend_by_globals(store, bar)
+        self._num_before_open = store.length
 
     def fill(self, facts: Attributes, running: RunningAttributes, recorded: Recorded) -> None:
         """Take a whole row of one document at once.
@@ -231,20 +255,22 @@ class PieceCache:
         self.facts = running
         tokens, columns = recorded.regular, np.stack([getattr(facts, name) for name in COLUMNS])
         starts = np.searchsorted(facts.bar, np.arange(len(facts.bar_last) + 1)).tolist()
+        slots = {heads.family: heads.slots for heads in self.heads}
         for bar, (start, stop) in enumerate(pairwise(starts)):
             of_bar, of_columns = tokens[..., start:stop], columns[:, start:stop]
             if "union" in self._rows:
-                heads = next(heads for heads in self.heads if heads.family == "union")
-                self._rows["union"].extend(of_bar[:, heads.slots], of_columns)
-            if bar < running.bar and self.summarised is not None:
-                self._leave(bar, of_bar, of_columns, recorded.second[..., bar : bar + 1])
-                own = recorded.summary[..., bar : bar + 1]
-                self.summarised.extend(own, np.array([_OF_SUMMARY]).T)
-                self._num_summaries += 1
+                self._rows["union"].extend(of_bar[:, slots["union"]], of_columns)
+            if bar < running.bar and self.closes_bars:
+                summary = recorded.summary_of(bar) if self.has_summaries else None
+                of_ensemble = of_bar[:, slots["ensemble"]].clone() if "ensemble" in self._rows else None
+                self._leave(bar, of_ensemble, of_columns, None if summary is None else summary.second)
+                if summary is not None:
+                    self._keep_summary(summary.own)
         self._refill(running.bar)
         open_tokens, open_columns = tokens[..., starts[running.bar] :], columns[:, starts[running.bar] :]
         if self.summarised is not None:
             self.summarised.extend(open_tokens, open_columns)
+        if self.closes_bars:
             self._open_columns = [tuple(column) for column in open_columns.T.tolist()]
         for heads in self.heads:
             if heads.family == "ensemble":
@@ -265,10 +291,13 @@ class Recorded(NamedTuple):
 
     regular: Tensor
     """(2 L, K, E, T)."""
-    summary: Tensor
-    """(2 L, K, E, M)."""
-    second: Tensor
-    """(2 L, K, E, M)."""
+    summaries: SummaryParts | None
+    """The same of M summaries; ``None`` where there are none."""
+
+    def summary_of(self, bar: int) -> SummaryParts:
+        """That of one bar."""
+        assert self.summaries is not None
+        return SummaryParts(*(part[..., bar : bar + 1] for part in self.summaries))
 
 
 def _extend_by_globals(store: Store, bar: _Bar) -> None:

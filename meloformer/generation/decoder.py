@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meloformer.generation.cache import FamilyHeads, PieceCache, Recorded
+from meloformer.generation.cache import FamilyHeads, PieceCache, Recorded, SummaryParts
 from meloformer.generation.packed import PackedModel, interleaved, min_rows
 from meloformer.generation.store import Place
 from meloformer.model.batch import Batch
@@ -79,8 +79,8 @@ class Decoder:
     def _step(self, pieces: Sequence[PieceCache], ids: Sequence[int]) -> Tensor:
         packed = self.packed
         for piece, token_id in zip(pieces, ids, strict=True):
-            if piece.has_summaries and piece.facts.opens_bar(token_id):
-                self._close_bar(piece)
+            if piece.closes_bars and piece.facts.opens_bar(token_id):
+                piece.close_bar(self._summary(piece) if piece.has_summaries else None)
         places = [piece.advance(token_id) for piece, token_id in zip(pieces, ids, strict=True)]
         missing = max(self._min_rows - len(pieces), 0)
         fill = [0] * missing
@@ -134,15 +134,17 @@ class Decoder:
             assert store is not None
             store.newest.copy_(keys_values[row].flatten(0, 1))
 
-    def _close_bar(self, piece: PieceCache) -> None:
-        """Work out the summary of the open bar through all layers, and end the bar."""
+    def _summary(self, piece: PieceCache) -> SummaryParts:
+        """Work out the summary of the open bar through all layers."""
         packed, num_kv_heads, width, num_heads = self.packed, self._num_kv_heads, self._width, self._num_heads
         rotation = packed.rotation([piece.facts.position], [piece.facts.bar_end_time])
         assert piece.summarised is not None
+        assert packed.summary_embedding is not None
         x_1D = packed.summary_embedding
         own, second = [], []
         for number, layer in enumerate(packed.layers):
             summary = layer.summary
+            assert summary is not None
             merged = summary.query_key_value(summary.norm(x_1D))
             packed.rotate(merged, 0, num_heads + num_kv_heads, rotation)
             query = merged[:, : num_heads * width].view(num_kv_heads, num_heads // num_kv_heads, width)
@@ -157,7 +159,7 @@ class Decoder:
             if summary.out is not None and summary.ffn is not None:
                 x_1D = x_1D + summary.out(read_1D)
                 x_1D = x_1D + summary.ffn(x_1D)
-        piece.close_bar(torch.cat(own), torch.cat(second))
+        return SummaryParts(torch.cat(own), torch.cat(second))
 
 
 def _read(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> Tensor:
@@ -191,20 +193,25 @@ class _Recorder:
     ) -> Tensor:
         """Phases SS and SR."""
         self._summary += [_packed_key(summary_key), summary_value]
-        self._regular += [_packed_key(key), value]
         return self._path.summarise(query_BMHE, summary_key, summary_value, key, value)
 
     def update(
         self, query_BTHE: Tensor, key: Tensor, value: Tensor, second_key: Tensor, second_value: Tensor
     ) -> Tensor:
         """Phases RR and RS."""
+        self._regular += [_packed_key(key), value]
         self._second += [_packed_key(second_key), second_value]
         return self._path.update(query_BTHE, key, value, second_key, second_value)
 
     def recorded(self) -> Recorded:
         """What passed, of the one row."""
-        kinds = (self._regular, self._summary, self._second)
-        return Recorded(*(torch.stack(kind)[:, 0].float().permute(0, 2, 3, 1) for kind in kinds))
+        summaries = SummaryParts(_of_row(self._summary), _of_row(self._second)) if self._summary else None
+        return Recorded(_of_row(self._regular), summaries)
+
+
+def _of_row(of_layers: list[Tensor]) -> Tensor:
+    """2 L tensors (1, N, K, E) -> (2 L, K, E, N)."""
+    return torch.stack(of_layers)[:, 0].float().permute(0, 2, 3, 1)
 
 
 def _packed_key(key: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class Layer(NamedTuple):
     out: Projection
     """H E -> D."""
     ffn: FeedForward
-    summary: SummaryLayer
+    summary: SummaryLayer | None
 
 
 class PackedModel:
@@ -134,7 +134,8 @@ class PackedModel:
         self.norm = _norm(model.norm)
         self.token_embedding = model.token_embedding.weight.detach().float()
         self.instrument_embedding = model.instrument_embedding.weight.detach().float()
-        self.summary_embedding = model.summary_embedding.detach().float()[None]
+        has_summaries = model.settings.summaries != "none"
+        self.summary_embedding = model.summary_embedding.detach().float()[None] if has_summaries else None
         self.to_logits = Projection(self.token_embedding)
         self._frequency = frequencies(model.settings.head_dim, model.settings.rope, self.device)
 
@@ -165,39 +166,45 @@ def interleaved(head_dim: int) -> Tensor:
 def _layer(block: Block, settings: ModelSettings) -> Layer:
     attention, width = block.attention, settings.head_dim
 
-    def joined(*projections: nn.Module, unrotated: int = 1) -> Projection:
-        """Projections side by side; the last ``unrotated`` keep the order of their dimensions."""
+    def joined(*projections: nn.Module, queries: int = 0, unrotated: int = 1) -> Projection:
+        """Projections side by side; the first ``queries`` are scaled, the last ``unrotated`` keep their order."""
         parts = []
         for number, projection in enumerate(projections):
             assert isinstance(projection, nn.Linear)
             weight = projection.weight.detach().float()
-            if projection in (attention.regular_query, attention.summary_query):
+            if number < queries:
                 weight = weight / width**0.5
             if number < len(projections) - unrotated:
                 weight = weight.unflatten(0, (-1, width))[:, interleaved(width)].flatten(0, 1)
             parts.append(weight)
         return Projection(torch.cat(parts))
 
-    summary_ffn = None
     ffn = _feed_forward(block.ffn, block.regular_ffn_norm)
-    if block.summary_ffn_norm is not None:
-        norm = _norm(block.summary_ffn_norm)
-        own = block.summary_ffn
-        summary_ffn = ffn._replace(norm=norm) if own is None else _feed_forward(own, block.summary_ffn_norm)
-    summary = SummaryLayer(
-        norm=_norm(block.summary_attention_norm),
-        query_key_value=joined(attention.summary_query, attention.summary_key, attention.summary_value),
-        second=joined(attention.second_key, attention.second_value),
-        out=None if attention.summary_out is None else joined(attention.summary_out),
-        ffn=summary_ffn,
-    )
+    summary = None
+    if block.summary_attention_norm is not None:
+        summary = SummaryLayer(
+            norm=_norm(block.summary_attention_norm),
+            query_key_value=joined(attention.summary_query, attention.summary_key, attention.summary_value, queries=1),
+            second=joined(attention.second_key, attention.second_value),
+            out=None if attention.summary_out is None else joined(attention.summary_out),
+            ffn=_summary_feed_forward(block, ffn),
+        )
     return Layer(
         norm=_norm(block.regular_attention_norm),
-        query_key_value=joined(attention.regular_query, attention.regular_key, attention.regular_value),
+        query_key_value=joined(attention.regular_query, attention.regular_key, attention.regular_value, queries=1),
         out=joined(attention.regular_out),
         ffn=ffn,
         summary=summary,
     )
+
+
+def _summary_feed_forward(block: Block, ffn: FeedForward) -> FeedForward | None:
+    """The network of the summary stream, which may be the other stream's behind a norm of its own."""
+    if block.summary_ffn_norm is None:
+        return None
+    if block.summary_ffn is None:
+        return ffn._replace(norm=_norm(block.summary_ffn_norm))
+    return _feed_forward(block.summary_ffn, block.summary_ffn_norm)
 
 
 def _feed_forward(ffn: SwiGLU, norm: RMSNorm) -> FeedForward:

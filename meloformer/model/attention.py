@@ -6,6 +6,8 @@
 3. Update (RS, RR): a regular token attends, in one softmax a head, to the regular tokens that the head's family shows
    it and, in the families that read summaries, to the second keys and values of every finished bar.
 
+Without summaries (``model.summaries=none``) only RR is left.
+
 Shapes: B rows, T regular tokens, M summaries, D width, H heads, K key-value heads, E width of a head.
 """
 
@@ -25,6 +27,8 @@ class FourPhaseAttention(nn.Module):
         settings: Shapes and head families.
         summary_goes_on: Whether a later layer reads the summary stream; without one there is no output projection
             for it.
+
+    Without summaries there is no projection of theirs at all.
     """
 
     def __init__(self, settings: ModelSettings, *, summary_goes_on: bool) -> None:
@@ -36,6 +40,10 @@ class FourPhaseAttention(nn.Module):
         self.regular_key = nn.Linear(dim, kv_dim, bias=False)
         self.regular_value = nn.Linear(dim, kv_dim, bias=False)
         self.regular_out = nn.Linear(dim, dim, bias=False)
+        self.summary_out = None
+        self.has_summaries = settings.summaries != "none"
+        if not self.has_summaries:
+            return
         self.summary_query = nn.Linear(dim, dim, bias=False)
         self.summary_key = nn.Linear(dim, kv_dim, bias=False)
         self.summary_value = nn.Linear(dim, kv_dim, bias=False)
@@ -54,23 +62,25 @@ class FourPhaseAttention(nn.Module):
         """
         key = self._rotated(self.regular_key(regular_BTD), layout.regular)
         value = self._split(self.regular_value(regular_BTD))
-        summarised_BMD = layout.path.summarise(
+        second_key, second_value, summary_update = key[:, :0], value[:, :0], None
+        if self.has_summaries:
+            summarised_BMD = self._summarise(summary_BMD, key, value, layout).to(regular_BTD.dtype)
+            second_key = self._rotated(self.second_key(summarised_BMD), layout.summary)
+            second_value = self._split(self.second_value(summarised_BMD))
+            summary_update = None if self.summary_out is None else self.summary_out(summarised_BMD)
+        query = self._rotated(self.regular_query(regular_BTD), layout.regular)
+        updated_BTD = layout.path.update(query, key, value, second_key, second_value).flatten(2)
+        return self.regular_out(updated_BTD.to(regular_BTD.dtype)), summary_update
+
+    def _summarise(self, summary_BMD: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+        """(B, M, D) what the summaries read."""
+        return layout.path.summarise(
             self._rotated(self.summary_query(summary_BMD), layout.summary),
             self._rotated(self.summary_key(summary_BMD), layout.summary),
             self._split(self.summary_value(summary_BMD)),
             key,
             value,
         ).flatten(2)
-        summarised_BMD = summarised_BMD.to(regular_BTD.dtype)
-        updated_BTD = layout.path.update(
-            self._rotated(self.regular_query(regular_BTD), layout.regular),
-            key,
-            value,
-            self._rotated(self.second_key(summarised_BMD), layout.summary),
-            self._split(self.second_value(summarised_BMD)),
-        ).flatten(2)
-        updated_BTD = updated_BTD.to(regular_BTD.dtype)
-        return self.regular_out(updated_BTD), None if self.summary_out is None else self.summary_out(summarised_BMD)
 
     def _split(self, merged_BND: Tensor) -> Tensor:
         """(B, N, heads * E) -> (B, N, heads, E) of the dtype that attention is to have."""

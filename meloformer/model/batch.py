@@ -26,7 +26,7 @@ class Batch:
     ids: Tensor
     """(B, T) ids; PAD behind the end of a row."""
     type: Tensor
-    """(B, T) like the next seven."""
+    """(B, T) like the next nine."""
     document: Tensor
     bar: Tensor
     instrument: Tensor
@@ -34,6 +34,8 @@ class Batch:
     onset: Tensor
     pitch: Tensor
     time: Tensor
+    bar_of_document: Tensor
+    chord: Tensor
     is_target: Tensor
     """(B, T) bool, whether a model is to predict the token."""
     bar_document: Tensor
@@ -83,8 +85,11 @@ class Batch:
             return torch.from_numpy(table).to(device)
 
         of_pad = {"type": PAD, "document": NO_DOCUMENT, "bar": -1, "instrument": GLOBAL, "time": 0, "is_target": 0}
-        names = ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target")
-        per_token = {name: stacked([getattr(f, name) for f in facts], length, of_pad.get(name, -1)) for name in names}
+        names = ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "bar_of_document", "chord")
+        per_token = {
+            name: stacked([getattr(f, name) for f in facts], length, of_pad.get(name, -1))
+            for name in (*names, "is_target")
+        }
         per_bar = {
             name: stacked([getattr(f, name) for f in facts], num_bars, NO_DOCUMENT if name == "bar_document" else 0)
             for name in ("bar_document", "bar_last", "bar_end_time")

@@ -24,14 +24,15 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from meloformer.model.batch import Batch
-from meloformer.tokens.vocabulary import NUM_TOKEN_TYPES, TokenType
+from meloformer.model.visibility import types_seen
+from meloformer.settings import TypeRule
+from meloformer.tokens.vocabulary import NOTE_TYPES, TokenType
 
 BLOCK = 128
 """Side of a block, as FlexAttention has it by default; lengths are padded to its multiples."""
 
-STRUCTURAL, OF_PLACE, VELOCITY, HIDDEN = range(4)
-"""Kinds of tokens to the type rule: outside notes; T and P; V; D."""
-KIND_OF_TYPE = {TokenType.ONSET: OF_PLACE, TokenType.PITCH: OF_PLACE, TokenType.VELOCITY: VELOCITY}
+KINDS = (TokenType.PAD, *NOTE_TYPES)
+"""Kinds of tokens to the type rule, in order: what is outside notes, for which PAD stands; T; P; D; V."""
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(batch, head, query, key) numbers -> whether the query sees the key."""
@@ -56,6 +57,8 @@ class TypeFacts(NamedTuple):
     key_note: Tensor
     key_kind: Tensor
     """(R,) the same."""
+    seen: Tensor
+    """(5, 5) bool, whether a query of a kind sees keys of a kind in other notes."""
 
 
 class Blocks(NamedTuple):
@@ -177,24 +180,26 @@ def _stretches_mask(low: Tensor, high: Tensor) -> MaskMod:
 
 
 def _with_types(in_stretches: MaskMod, types: TypeFacts) -> MaskMod:
-    query_note, query_kind, key_note, key_kind = types
+    query_note, query_kind, key_note, key_kind, seen = types
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        kind, other = query_kind[query], key_kind[key]
-        is_exempt = (kind == STRUCTURAL) | (other == STRUCTURAL)
-        is_shown = ((kind == other) & (kind != HIDDEN)) | (query_note[query] == key_note[key])
-        return in_stretches(batch, head, query, key) & (is_exempt | is_shown)
+        is_shown = seen[query_kind[query], key_kind[key]] | (query_note[query] == key_note[key])
+        return in_stretches(batch, head, query, key) & is_shown
 
     return sees
 
 
 def type_kinds(batch: Batch) -> np.ndarray:
-    """(2, B * T) note and kind of the tokens of all rows; two rows may share a number, but no document."""
+    """(2, B * T) note and number in ``KINDS`` of the tokens of all rows; rows may share a number, but no document."""
     types, note = (column.cpu().numpy().reshape(-1) for column in (batch.type, batch.note))
-    kind_of_type = np.full(NUM_TOKEN_TYPES, HIDDEN)
-    for token_type, kind in KIND_OF_TYPE.items():
-        kind_of_type[token_type] = kind
-    return np.stack([note, np.where(note < 0, STRUCTURAL, kind_of_type[types])])
+    return np.stack([note, np.where(note < 0, 0, 1 + types - NOTE_TYPES[0])])
+
+
+def kinds_seen(rule: TypeRule) -> np.ndarray:
+    """(5, 5) bool, see ``TypeFacts.seen``; what is outside notes sees all and is seen by all."""
+    seen = types_seen(rule)[np.ix_(KINDS, KINDS)]
+    seen[0, :] = seen[:, 0] = True
+    return seen
 
 
 def pairs_of_blocks(stretches: Stretches, num_keys: int) -> np.ndarray:

@@ -25,7 +25,7 @@ class Block(nn.Module):
     Args:
         settings: Shapes.
         summary_goes_on: False in the last layer, whose summaries nobody reads once its regular tokens have: it has no
-            weights that no gradient would reach.
+            weights that no gradient would reach. False everywhere where there are no summaries.
     """
 
     def __init__(self, settings: ModelSettings, *, summary_goes_on: bool) -> None:
@@ -33,7 +33,7 @@ class Block(nn.Module):
         dim = settings.dim
         self.checkpointing = settings.checkpointing
         self.regular_attention_norm = RMSNorm(dim)
-        self.summary_attention_norm = RMSNorm(dim)
+        self.summary_attention_norm = RMSNorm(dim) if settings.summaries != "none" else None
         self.attention = FourPhaseAttention(settings, summary_goes_on=summary_goes_on)
         self.regular_ffn_norm = RMSNorm(dim)
         self.ffn = SwiGLU(dim, settings.ffn_dim)
@@ -60,9 +60,9 @@ class Block(nn.Module):
         return regular_BTD, summary_BMD
 
     def _attend(self, regular_BTD: Tensor, summary_BMD: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
-        return self.attention(
-            self.regular_attention_norm(regular_BTD), self.summary_attention_norm(summary_BMD), layout
-        )
+        norm = self.summary_attention_norm
+        normed_summary_BMD = summary_BMD if norm is None else norm(summary_BMD)
+        return self.attention(self.regular_attention_norm(regular_BTD), normed_summary_BMD, layout)
 
     def _feed_forward(self, x_BND: Tensor, norm: nn.Module, ffn: nn.Module) -> Tensor:
         def update(x_BND: Tensor) -> Tensor:

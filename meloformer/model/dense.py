@@ -16,7 +16,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from meloformer.errors import SettingsError
 from meloformer.model.batch import Batch
-from meloformer.model.visibility import READS_SUMMARIES, finished_mask, own_bar_mask, regular_masks, summary_mask
+from meloformer.model.visibility import (
+    families_with_summaries,
+    finished_mask,
+    own_bar_mask,
+    regular_masks,
+    summary_mask,
+)
 from meloformer.settings import HeadFamily, ModelSettings
 
 LONGEST = 8192
@@ -37,6 +43,7 @@ class DensePath:
     updated: dict[HeadFamily, Tensor]
     """(B, 1, T, T), or (B, 1, T, T + M) for families that read summaries: regular tokens, then summaries."""
     heads: dict[HeadFamily, int]
+    with_summaries: frozenset[HeadFamily]
 
     @classmethod
     def of(cls, batch: Batch, settings: ModelSettings, dtype: torch.dtype = torch.float32) -> DensePath:
@@ -50,13 +57,14 @@ class DensePath:
                 f"rows of {batch.ids.shape[1]} tokens are too long for dense attention, which takes up to {LONGEST}",
                 "use model.attention=auto, model.type_rule=false and no union heads in model.heads, or shorter rows",
             )
-        finished = finished_mask(batch)
+        finished, with_summaries = finished_mask(batch), families_with_summaries(settings)
         updated: dict[HeadFamily, Tensor] = {}
         for family, mask in regular_masks(batch, settings).items():
-            sees = torch.cat([mask, finished], dim=-1) if family in READS_SUMMARIES else mask
+            sees = torch.cat([mask, finished], dim=-1) if family in with_summaries else mask
             updated[family] = _additive(sees, dtype)
-        summarised = _additive(torch.cat([summary_mask(batch), own_bar_mask(batch)], dim=-1), dtype)
-        return cls(summarised, updated, dict(settings.heads))
+        of_summaries = summary_mask(batch, settings.summaries)
+        summarised = _additive(torch.cat([of_summaries, own_bar_mask(batch)], dim=-1), dtype)
+        return cls(summarised, updated, dict(settings.heads), with_summaries)
 
     def summarise(
         self, query_BMHE: Tensor, summary_key: Tensor, summary_value: Tensor, key: Tensor, value: Tensor
@@ -83,7 +91,7 @@ class DensePath:
         Args:
             query_BTHE: Of the regular tokens.
             key, value: (B, T, K, E) of the regular tokens.
-            second_key, second_value: (B, M, K, E) of what the summaries read.
+            second_key, second_value: (B, M, K, E) of what the summaries read; without summaries (B, 0, K, E).
         Returns:
             (B, T, H, E).
         """
@@ -95,7 +103,7 @@ class DensePath:
         for family, count in self.heads.items():
             own = slice(first, first + count)
             keys, values = all_keys[:, own], all_values[:, own]
-            if family in READS_SUMMARIES:
+            if family in self.with_summaries:
                 keys = torch.cat([keys, second_key[:, own]], dim=2)
                 values = torch.cat([values, second_value[:, own]], dim=2)
             outputs.append(_attend(query[:, own], keys, values, self.updated[family]))

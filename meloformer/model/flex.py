@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 
 from meloformer.errors import SettingsError
 from meloformer.model.batch import Batch
-from meloformer.model.block_masks import Reading, Stretches, TypeFacts, type_kinds
+from meloformer.model.block_masks import Reading, Stretches, TypeFacts, kinds_seen, type_kinds
 from meloformer.model.stretches import (
     ensemble_stretches,
     equal_key_stretches,
@@ -33,9 +33,9 @@ from meloformer.model.stretches import (
     union_stretches,
 )
 from meloformer.model.tiled import HeadRun, head_runs
-from meloformer.model.visibility import EQUAL_KEY
+from meloformer.model.visibility import EQUAL_KEY, families_with_summaries
 from meloformer.model.windows import Places
-from meloformer.settings import HeadFamily, ModelSettings
+from meloformer.settings import HeadFamily, ModelSettings, TypeRule
 
 SMALLEST_HEAD_DIM = 16
 """The kernels for CUDA take no narrower head (tl.dot)."""
@@ -76,8 +76,9 @@ class FlexPath:
         globals_ = np.arange(padded_slots(len(places.globals), num_tokens)) % num_tokens
         globals_[: len(places.globals)] = places.globals
         layouts = _Layouts(batch, settings, places, globals_)
+        of_summaries = summary_stretches(places, reads_earlier=settings.summaries != "bar")
         return cls(
-            summarised=Reading.of(summary_stretches(places), num_slots + num_tokens, device),
+            summarised=Reading.of(of_summaries, num_slots + num_tokens, device),
             updated={family: layouts.of(family) for family in settings.heads},
             globals=torch.from_numpy(globals_).to(device),
             num_tokens=num_tokens,
@@ -150,25 +151,29 @@ class _Layouts:
             key = np.pad(key, (0, num_tokens - len(key)))
             stretches, order = equal_key_stretches(self.places.keys(key))
             return self._reading(stretches, order, order)
+        reads, bar_offsets = family in families_with_summaries(self.settings), self.settings.bar_offsets
         if family == "ensemble":
-            stretches = ensemble_stretches(self.places, self.settings.bar_offsets)
+            stretches = ensemble_stretches(self.places, bar_offsets, reads_summaries=reads)
             return self._reading(stretches, None, np.concatenate([itself, self.globals, summaries]))
-        stretches, order = union_stretches(self.places, self.settings.bar_offsets)
+        stretches, order = union_stretches(self.places, bar_offsets, reads_summaries=reads)
         return self._reading(stretches, order, np.concatenate([itself, order, summaries]))
 
     def _reading(self, stretches: Stretches, order: np.ndarray | None, keys: np.ndarray) -> Reading:
         """``keys``: (R,) numbers of tokens, -1 for summaries."""
         device = self.batch.ids.device
-        types = self._types(slice(None) if order is None else order, keys) if self.settings.type_rule else None
+        rule = self.settings.type_rule
+        types = self._types(slice(None) if order is None else order, keys, rule) if rule else None
         return Reading.of(stretches, len(keys), device, order=order, types=types)
 
-    def _types(self, queries: np.ndarray | slice, keys: np.ndarray) -> TypeFacts:
+    def _types(self, queries: np.ndarray | slice, keys: np.ndarray, rule: TypeRule) -> TypeFacts:
         of_tokens = type_kinds(self.batch)
         behind = len(self.places.document) - of_tokens.shape[1]
         note, kind = np.pad(of_tokens, ((0, 0), (0, behind)), constant_values=((-1, -1), (0, 0)))
         is_token = keys >= 0
         columns = (note[queries], kind[queries], np.where(is_token, note[keys], -1), np.where(is_token, kind[keys], 0))
-        return TypeFacts(*(torch.from_numpy(column.astype(np.int32)).to(self.batch.ids.device) for column in columns))
+        device = self.batch.ids.device
+        facts = (torch.from_numpy(column.astype(np.int32)).to(device) for column in columns)
+        return TypeFacts(*facts, seen=torch.from_numpy(kinds_seen(rule)).to(device))
 
 
 @cache

@@ -35,10 +35,12 @@ class MeloFormer(nn.Module):
         self.vocabulary = vocabulary or Vocabulary.default()
         self.token_embedding = nn.Embedding(len(self.vocabulary), settings.dim)
         self.instrument_embedding = nn.Embedding(NUM_INSTRUMENTS, settings.dim)
-        self.summary_embedding = nn.Parameter(torch.empty(settings.dim))
+        has_summaries = settings.summaries != "none"
+        if has_summaries:
+            self.summary_embedding = nn.Parameter(torch.empty(settings.dim))
         last = settings.num_layers - 1
         self.layers = nn.ModuleList(
-            Block(settings, summary_goes_on=index < last) for index in range(settings.num_layers)
+            Block(settings, summary_goes_on=has_summaries and index < last) for index in range(settings.num_layers)
         )
         self.norm = RMSNorm(settings.dim)
         self._initialise()
@@ -68,7 +70,9 @@ class MeloFormer(nn.Module):
             )
         layout = layout or Layout.of(batch, self.settings, self.token_embedding.weight.dtype)
         regular = self.token_embedding(batch.ids) + self.instrument_embedding(batch.instrument)
-        summary = self.summary_embedding.expand(*batch.bar_document.shape, -1)
+        summary = regular[:, :0]
+        if self.settings.summaries != "none":
+            summary = self.summary_embedding.expand(*batch.bar_document.shape, -1)
         for layer in self.layers:
             regular, summary = layer(regular, summary, layout)
         return linear(self.norm(regular), self.token_embedding.weight)
@@ -76,7 +80,7 @@ class MeloFormer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.summary_embedding.device
+        return self.token_embedding.weight.device
 
     def parameter_counts(self) -> dict[str, int]:
         """True number of weights, by part and ``total``; the embedding serves input and output."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from meloformer.model.batch import Batch
 from meloformer.model.tiled import HeadRun, More, head_runs, tiled_attention
 from meloformer.model.tiling import Tiling, equal_key_tiling
-from meloformer.model.visibility import EQUAL_KEY
+from meloformer.model.visibility import EQUAL_KEY, families_with_summaries
 from meloformer.model.windows import Places, summary_tiling, window_tiling
 from meloformer.settings import HeadFamily, ModelSettings
 
@@ -51,9 +51,10 @@ class SparsePath:
                 key = EQUAL_KEY[family](batch).cpu().numpy().reshape(-1)
                 updated[family] = equal_key_tiling(places.keys(key), device)
             else:
-                updated[family] = window_tiling(places, settings.bar_offsets, device)
+                reads = family in families_with_summaries(settings)
+                updated[family] = window_tiling(places, settings.bar_offsets, device, reads_summaries=reads)
         return cls(
-            summarised=summary_tiling(places, device),
+            summarised=summary_tiling(places, device, reads_earlier=settings.summaries != "bar"),
             updated=updated,
             globals=torch.from_numpy(places.globals).to(device),
             heads=dict(settings.heads),

@@ -73,26 +73,29 @@ def equal_key_stretches(key: np.ndarray) -> tuple[Stretches, np.ndarray]:
     return Stretches(first[None], np.arange(1, len(key) + 1)[None]), order
 
 
-def summary_stretches(places: Places) -> Stretches:
-    """Of the S slots."""
+def summary_stretches(places: Places, *, reads_earlier: bool = True) -> Stretches:
+    """Of the S slots, which read earlier ones or only themselves."""
     slot = np.arange(len(places.bar_document))
     is_used = places.bar_document != NO_DOCUMENT
-    first = np.where(is_used, _origin(places), slot)
+    first = np.where(is_used & reads_earlier, _origin(places), slot)
     start, stop = (np.where(is_used, bound, 0) + len(slot) for bound in (places.bar_start, places.bar_stop))
     return Stretches(np.stack([first, start]), np.stack([slot + 1, stop]))
 
 
-def ensemble_stretches(places: Places, bar_offsets: tuple[int, ...]) -> Stretches:
+def ensemble_stretches(places: Places, bar_offsets: tuple[int, ...], *, reads_summaries: bool = True) -> Stretches:
     """Of the tokens in the order of the piece. The keys: N tokens, ``padded_slots`` globals, S summaries."""
     window = Window(places, bar_offsets)
     num_tokens = len(places.document)
     before = np.searchsorted(places.globals, np.arange(num_tokens + 1))
     of_globals = [(before[low] + num_tokens, before[high] + num_tokens) for low, high in window.gaps]
-    summaries = window.summaries(num_tokens + padded_slots(len(places.globals), num_tokens))
-    return _stacked([*window.runs, *of_globals, summaries])
+    first_summary = num_tokens + padded_slots(len(places.globals), num_tokens)
+    summaries = [window.summaries(first_summary)] if reads_summaries else []
+    return _stacked([*window.runs, *of_globals, *summaries])
 
 
-def union_stretches(places: Places, bar_offsets: tuple[int, ...]) -> tuple[Stretches, np.ndarray]:
+def union_stretches(
+    places: Places, bar_offsets: tuple[int, ...], *, reads_summaries: bool = True
+) -> tuple[Stretches, np.ndarray]:
     """Of the tokens sorted by document and instrument, and the (N,) order.
 
     The keys: N tokens in the order of the piece, the same N sorted, S summaries.
@@ -114,7 +117,8 @@ def union_stretches(places: Places, bar_offsets: tuple[int, ...]) -> tuple[Stret
     globals_of = document * NUM_INSTRUMENTS + GLOBAL
     own = [of_group(key, gap) for gap in window.gaps]
     others = [of_group(globals_of, (low, np.where(is_global, low, high))) for low, high in window.gaps]
-    stretches = _stacked([*window.runs, *own, *others, window.summaries(2 * num_tokens)])
+    summaries = [window.summaries(2 * num_tokens)] if reads_summaries else []
+    stretches = _stacked([*window.runs, *own, *others, *summaries])
     return Stretches(stretches.low[:, order], stretches.high[:, order]), order
 
 

@@ -9,15 +9,16 @@ A head family is one function from a batch to a key (equal keys see each other),
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from meloformer.model.batch import NO_DOCUMENT, Batch
-from meloformer.settings import HeadFamily, ModelSettings
+from meloformer.settings import HEAD_FAMILIES, HeadFamily, ModelSettings, TypeRule
 from meloformer.tokens.attributes import GLOBAL
-from meloformer.tokens.vocabulary import TokenType
+from meloformer.tokens.vocabulary import NOTE_TYPES, NUM_TOKEN_TYPES, TokenType
 
 
 class KnowsPlaces(Protocol):
@@ -38,6 +39,16 @@ class KnowsPlaces(Protocol):
         """Of the note, or of the note before, -1 where there is none."""
         ...
 
+    @property
+    def bar_of_document(self) -> Any:
+        """Bars of the document before this one."""
+        ...
+
+    @property
+    def chord(self) -> Any:
+        """Value of the latest CHORD of the document, -1 before the first."""
+        ...
+
 
 EQUAL_KEY: dict[HeadFamily, Callable[[KnowsPlaces], Any]] = {
     "track": lambda facts: facts.instrument,
@@ -49,12 +60,48 @@ EQUAL_KEY: dict[HeadFamily, Callable[[KnowsPlaces], Any]] = {
 READS_SUMMARIES: tuple[HeadFamily, ...] = ("ensemble", "union")
 """The other families see nothing but their group."""
 
+TYPES_SEEN: dict[TypeRule, dict[TokenType, tuple[TokenType, ...]]] = {
+    True: {
+        TokenType.ONSET: (TokenType.ONSET, TokenType.PITCH),
+        TokenType.PITCH: (TokenType.ONSET, TokenType.PITCH),
+        TokenType.DURATION: (),
+        TokenType.VELOCITY: (TokenType.VELOCITY,),
+    },
+    "later": {
+        TokenType.ONSET: NOTE_TYPES,
+        TokenType.PITCH: (TokenType.ONSET, TokenType.PITCH),
+        TokenType.DURATION: (TokenType.ONSET, TokenType.PITCH, TokenType.DURATION),
+        TokenType.VELOCITY: NOTE_TYPES,
+    },
+}
+"""Rule -> type -> what it sees of other notes."""
+
+
+def register_family(name: HeadFamily, key: Callable[[KnowsPlaces], Any]) -> None:
+    """Add an equal-key family, which every path of attention and the cache then have and ``model.heads`` may name.
+
+    Args:
+        name: A new one.
+        key: From facts to whole numbers in their shape, as in ``EQUAL_KEY``; so operators only.
+    Raises:
+        ValueError: Another family has the name.
+    """
+    if name in HEAD_FAMILIES:
+        raise ValueError(f"there is a head family {name!r} already")
+    HEAD_FAMILIES.append(name)
+    EQUAL_KEY[name] = key
+
+
+def families_with_summaries(settings: ModelSettings) -> frozenset[HeadFamily]:
+    """The families of the settings that read summaries, where there are any."""
+    return frozenset(settings.heads) & frozenset(READS_SUMMARIES if settings.summaries != "none" else ())
+
 
 def regular_masks(batch: Batch, settings: ModelSettings) -> dict[HeadFamily, Tensor]:
     """Family of the settings -> (B, T, T) which regular tokens a regular token sees in its heads (phase RR)."""
     allowed = past_of_document(batch)
     if settings.type_rule:
-        allowed = allowed & type_rule(batch)
+        allowed = allowed & type_rule(batch, settings.type_rule)
     return {family: family_rule(batch, family, settings.bar_offsets) & allowed for family in settings.heads}
 
 
@@ -75,14 +122,21 @@ def past_of_document(batch: Batch) -> Tensor:
     return same.tril() | _itself(same)
 
 
-def type_rule(batch: Batch) -> Tensor:
-    """(B, T, T) the published rule of types: T and P see each other, V sees V, D only its own note."""
+def type_rule(batch: Batch, rule: TypeRule = True) -> Tensor:
+    """(B, T, T) what a rule of types leaves visible: all outside notes, one's own note, and what ``TYPES_SEEN`` has."""
     structural = batch.note < 0
-    of_place = (batch.type == TokenType.ONSET) | (batch.type == TokenType.PITCH)
-    is_velocity = batch.type == TokenType.VELOCITY
     same_note = batch.note[:, :, None] == batch.note[:, None, :]
-    both = [(column[:, :, None] & column[:, None, :]) for column in (of_place, is_velocity)]
-    return structural[:, :, None] | structural[:, None, :] | same_note | both[0] | both[1]
+    seen = torch.from_numpy(types_seen(rule)).to(batch.ids.device)
+    of_type = seen[batch.type[:, :, None], batch.type[:, None, :]]
+    return structural[:, :, None] | structural[:, None, :] | same_note | of_type
+
+
+def types_seen(rule: TypeRule) -> np.ndarray:
+    """(14, 14) bool, whether a token of the row's type sees tokens of the column's type in other notes."""
+    seen = np.zeros((NUM_TOKEN_TYPES, NUM_TOKEN_TYPES), dtype=bool)
+    for token_type, others in TYPES_SEEN[rule].items():
+        seen[token_type, list(others)] = True
+    return seen
 
 
 def finished_mask(batch: Batch) -> Tensor:
@@ -92,8 +146,10 @@ def finished_mask(batch: Batch) -> Tensor:
     return same & (bars < batch.bar[:, :, None])
 
 
-def summary_mask(batch: Batch) -> Tensor:
-    """(B, M, M) which summaries a summary sees (phase SS): of its document, up to its own."""
+def summary_mask(batch: Batch, summaries: Literal["full", "bar", "none"] = "full") -> Tensor:
+    """(B, M, M) which summaries a summary sees (phase SS): of its document, up to its own; with ``bar`` only itself."""
+    if summaries == "bar":
+        return _itself(batch.bar_document).expand(len(batch.ids), -1, -1)
     same = batch.bar_document[:, :, None] == batch.bar_document[:, None, :]
     used = (batch.bar_document != NO_DOCUMENT)[:, :, None]
     return (same & used).tril() | _itself(same)

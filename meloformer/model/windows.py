@@ -97,7 +97,9 @@ def add_lonely(tiles: Collector, start: int, stop: int, size: int) -> None:
         tiles.add(low, high, [(low, high, ~np.eye(high - low, dtype=bool))])
 
 
-def window_tiling(places: Places, bar_offsets: tuple[int, ...], device: torch.device) -> Tiling:
+def window_tiling(
+    places: Places, bar_offsets: tuple[int, ...], device: torch.device, *, reads_summaries: bool = True
+) -> Tiling:
     """Every token sees, of its document and up to itself, some bars, all globals, and the summaries of earlier bars.
 
     The keys are all N regular tokens; then the G globals again, so that those before a bar are one stretch; then the
@@ -107,6 +109,7 @@ def window_tiling(places: Places, bar_offsets: tuple[int, ...], device: torch.de
         places: Of the batch.
         bar_offsets: How many bars back the window reaches; 0 is among them.
         device: Where the tensors go.
+        reads_summaries: Whether the last of these are read.
     """
     tiles = Collector()
     rules = _Rules(places, bar_offsets)
@@ -115,7 +118,7 @@ def window_tiling(places: Places, bar_offsets: tuple[int, ...], device: torch.de
             add_lonely(tiles, first, last, TILE)
             continue
         for start, stop in cut(first + edges_of(places.bar[first:last]), last, TILE):
-            tiles.add(start, stop, rules.parts(start, stop))
+            tiles.add(start, stop, rules.parts(start, stop, reads_summaries=reads_summaries))
     return tiles.tiling(device)
 
 
@@ -135,7 +138,7 @@ class _Rules:
         self.is_far[:2] = False
         self.is_finished = np.arange(self.farthest + 3) >= 2
 
-    def parts(self, start: int, stop: int) -> list[Part]:
+    def parts(self, start: int, stop: int, *, reads_summaries: bool) -> list[Part]:
         """The keys that the tokens of [start, stop) read, stretch by stretch.
 
         First what certainly all of them see, globals and summaries farther back than any of their windows.
@@ -153,10 +156,11 @@ class _Rules:
             near = places.globals[bounds[1] : bounds[2]]
             parts.append((*bounds[1:], self._hidden(token, places.bar[near], places.document[near], self.is_far)))
         parts = [(first + self.first_global, last + self.first_global, hidden) for first, last, hidden in parts]
-        slots = np.arange(before, high)
-        hidden = self._hidden(token, slots, places.bar_document[slots], self.is_finished)
-        parts.append((origin + self.first_summary, before + self.first_summary, None))
-        parts.append((before + self.first_summary, high + self.first_summary, hidden))
+        if reads_summaries:
+            slots = np.arange(before, high)
+            hidden = self._hidden(token, slots, places.bar_document[slots], self.is_finished)
+            parts.append((origin + self.first_summary, before + self.first_summary, None))
+            parts.append((before + self.first_summary, high + self.first_summary, hidden))
         for first, last in self._window(low, high, origin):
             near = np.arange(int(places.bar_start[first]), min(int(places.bar_stop[last]), stop))
             hidden = self._hidden(token, places.bar[near], places.document[near], self.in_window)
@@ -186,8 +190,8 @@ class _Rules:
         return hidden | (places.document[token][:, None] != document)
 
 
-def summary_tiling(places: Places, device: torch.device) -> Tiling:
-    """Every summary sees the summaries of its document up to itself, and the regular tokens of its bar.
+def summary_tiling(places: Places, device: torch.device, *, reads_earlier: bool = True) -> Tiling:
+    """Every summary sees the summaries of its document up to itself, or only itself, and the regular tokens of its bar.
 
     The keys are the B * M summaries, then the N regular tokens.
     """
@@ -199,10 +203,12 @@ def summary_tiling(places: Places, device: torch.device) -> Tiling:
             continue
         for start, stop in cut(np.arange(first, last), last, SUMMARY_TILE):
             slot = np.arange(start, stop)
-            earlier = np.arange(places.first_bar(int(places.bar_document[start])), stop)
+            origin = places.first_bar(int(places.bar_document[start])) if reads_earlier else start
+            earlier = np.arange(origin, stop)
             tokens = int(places.bar_start[start]), int(places.bar_stop[stop - 1])
             same = places.bar_document[slot][:, None] == places.bar_document[earlier]
             of_bars = places.bar[slice(*tokens)] != slot[:, None]
-            parts = [(int(earlier[0]), stop, ~same | (earlier > slot[:, None]))]
+            sees = same & (earlier <= slot[:, None]) if reads_earlier else earlier == slot[:, None]
+            parts = [(int(earlier[0]), stop, ~sees)]
             tiles.add(start, stop, [*parts, (tokens[0] + num_slots, tokens[1] + num_slots, of_bars)])
     return tiles.tiling(device)

@@ -48,6 +48,10 @@ class Attributes:
     time: np.ndarray
     """(T,) steps from the start of the document: the note's onset, the bar's start for CHORD METER TEMPO INSTRUMENT,
     the end of the piece for EOS; 0 for BOS, SEP and PAD."""
+    bar_of_document: np.ndarray
+    """(T,) bars of the document in this row before the token's own; -1 for PAD."""
+    chord: np.ndarray
+    """(T,) value of the document's latest CHORD, -1 before the first and for PAD."""
     is_target: np.ndarray
     """(T,) bool, whether a model is to predict this token: not PAD, BOS, SEP, nor the context behind a SEP."""
     bar_document: np.ndarray
@@ -90,6 +94,7 @@ def attributes(row: np.ndarray, vocabulary: Vocabulary) -> Attributes:
     meter_steps = _meter_steps(types, values, document)
     bar_start, bar_end_time = _bar_times(meter_steps[bar_last], bar_document)
     time = bar_start[bar] + np.where(types == TokenType.EOS, meter_steps, np.maximum(onset, 0))
+    has_chord = ~before_chord & ~is_pad
     is_context = before_chord & np.isin(types, (TokenType.METER, TokenType.TEMPO))
     is_context[_of_reopened_bars(types)] = True
     return Attributes(
@@ -101,6 +106,8 @@ def attributes(row: np.ndarray, vocabulary: Vocabulary) -> Attributes:
         onset=onset,
         pitch=pitch,
         time=np.where(is_pad, 0, time),
+        bar_of_document=np.where(is_pad, NONE, bar - _first_bars(bar_document)[document]),
+        chord=np.where(has_chord, carried(values, is_chord), NONE),
         is_target=~(np.isin(types, (TokenType.PAD, TokenType.BOS, TokenType.SEP)) | is_context),
         bar_document=bar_document,
         bar_last=bar_last,
@@ -145,6 +152,11 @@ def _bounds(bar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     num_tokens = int((bar >= 0).sum())
     return edges, np.append(edges[1:], num_tokens) - 1
+
+
+def _first_bars(bar_document: np.ndarray) -> np.ndarray:
+    """(documents,) the first bar slot of each."""
+    return np.unique(bar_document, return_index=True)[1]
 
 
 def _meter_steps(types: np.ndarray, values: np.ndarray, document: np.ndarray) -> np.ndarray:

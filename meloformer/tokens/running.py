@@ -21,11 +21,11 @@ class RunningAttributes:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._types, self._values = _tables(vocabulary)
         self._meter_steps = int(METER_STEPS[METER_NUMBER[4, 4]])
-        self._has_chord = False
         self.position = -1
         """Index of the token in its row, -1 before the first."""
         self.type = TokenType.PAD
         self.bar = 0
+        self.chord = NONE
         self.instrument = GLOBAL
         self.note = NONE
         self.onset = NONE
@@ -43,8 +43,7 @@ class RunningAttributes:
         types = facts.type
         running.position = len(ids) - 1
         running.type = TokenType(int(types[-1]))
-        running._has_chord = bool((types == TokenType.CHORD).any())
-        for name in ("bar", "instrument", "note", "onset", "pitch", "time"):
+        for name in ("bar", "chord", "instrument", "note", "onset", "pitch", "time"):
             setattr(running, name, int(getattr(facts, name)[-1]))
         running._num_notes = int(facts.note.max()) + 1
         meters = np.flatnonzero(types == TokenType.METER)
@@ -54,13 +53,18 @@ class RunningAttributes:
         return running
 
     @property
+    def bar_of_document(self) -> int:
+        """The open bar, which is counted from the start of the document, as that is the start of its row."""
+        return self.bar
+
+    @property
     def bar_end_time(self) -> int:
         """Where the open bar ends, in steps from the start of the document."""
         return self.bar_start_time + self._meter_steps
 
     def opens_bar(self, token_id: int) -> bool:
         """Whether this token would end the open bar and open the next."""
-        return self._has_chord and self._types[token_id] == TokenType.CHORD
+        return self.chord != NONE and self._types[token_id] == TokenType.CHORD
 
     def advance(self, token_id: int) -> None:
         """Take one token."""
@@ -75,7 +79,8 @@ class RunningAttributes:
             self.bar_start_time += self._meter_steps
         elif self.type == TokenType.METER:
             self._meter_steps = int(METER_STEPS[value])
-        self._has_chord |= self.type == TokenType.CHORD
+        if self.type == TokenType.CHORD:
+            self.chord = value
         self.instrument = value if self.type == TokenType.INSTRUMENT else GLOBAL
         self.note = self.onset = self.pitch = NONE
         self.time = self.bar_end_time if self.type == TokenType.EOS else self.bar_start_time

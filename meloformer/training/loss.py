@@ -42,9 +42,14 @@ class Evaluation:
         return float(self.loss_sum.sum() / max(self.num_targets.sum(), 1))
 
     @property
+    def num_notes(self) -> int:
+        """Notes among the targets; every note has one pitch."""
+        return int(self.num_targets[TokenType.PITCH])
+
+    @property
     def per_note(self) -> float:
         """All losses by the number of notes: comparable between token languages."""
-        return float(self.loss_sum.sum() / max(self.num_targets[TokenType.PITCH], 1))
+        return float(self.loss_sum.sum() / max(self.num_notes, 1))
 
     @property
     def by_type(self) -> dict[str, float]:
@@ -80,6 +85,19 @@ def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Evaluation:
     return Evaluation(loss_sum, num_targets)
 
 
+def unigram_nats(training_documents: Iterable[np.ndarray], vocabulary: Vocabulary) -> np.ndarray:
+    """(V,) nats that guessing by frequency in the training split costs for every id (add-one smoothed).
+
+    Args:
+        training_documents: (T,) ids each, from BOS to EOS; BOS is never guessed.
+        vocabulary: Of the ids.
+    """
+    counts = np.ones(len(vocabulary))
+    for ids in training_documents:
+        counts += np.bincount(ids[1:], minlength=len(vocabulary))
+    return -np.log(counts / counts.sum())
+
+
 def unigram_baseline(
     training_documents: Iterable[np.ndarray], batches: Iterable[Batch], vocabulary: Vocabulary
 ) -> Evaluation:
@@ -90,10 +108,7 @@ def unigram_baseline(
         batches: The rows that the model is evaluated on.
         vocabulary: Of all of them.
     """
-    counts = np.ones(len(vocabulary))
-    for ids in training_documents:
-        counts += np.bincount(ids[1:], minlength=len(vocabulary))
-    nats = -np.log(counts / counts.sum())
+    nats = unigram_nats(training_documents, vocabulary)
     loss_sum, num_targets = np.zeros(NUM_TOKEN_TYPES), np.zeros(NUM_TOKEN_TYPES, dtype=np.int64)
     for batch in batches:
         targets = batch.ids[:, 1:][batch.is_target[:, 1:]].cpu().numpy()

@@ -59,9 +59,10 @@ def test_checkpointing_needs_less() -> None:
     ("num_tokens", "changes"),
     [
         (2048, {"optimizer": "muon", "heads": {"union": 2, "onset": 2}, "type_rule": True}),
+        (2048, {"summaries": "none", "type_rule": "later"}),
         (2048, {"checkpointing": "full", "dim": 512, "ffn_dim": 2048, "summary_ffn": "shared"}),
     ],
-    ids=["most in the backward pass", "most in the update"],
+    ids=["most in the backward pass", "without summaries", "most in the update"],
 )
 def test_lengths_and_depths_are_told_to_the_byte_from_one_length_and_two_depths(
     num_tokens: int, changes: dict[str, Any]

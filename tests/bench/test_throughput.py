@@ -72,6 +72,19 @@ def test_a_path_computes_at_least_the_pairs_that_are_seen(attention: Any) -> Non
         assert work.dense == linear + 12 * settings.num_layers * settings.head_dim * pairs
 
 
+@pytest.mark.parametrize("attention", ["dense", "sparse", "flex"])
+def test_what_is_left_out_is_not_counted(attention: Any) -> None:
+    batch, works = Batch.of([encode(practice_piece(0, num_bars=16))[:768]]), {}
+    for summaries in ("full", "bar", "none"):
+        settings = ModelSettings.of_size("tiny", attention=attention, summaries=summaries)
+        works[summaries] = step_work(batch, Layout.of(batch, settings), settings, len(Vocabulary.default()))
+    assert works["full"].visible > works["bar"].visible > works["none"].visible
+    assert works["full"].executed >= works["bar"].executed > works["none"].executed
+    plain = linear_flops(ModelSettings.of_size("tiny"), len(Vocabulary.default()), 768)
+    pairs = settings.num_heads * 768**2
+    assert works["none"].dense == plain + 12 * settings.num_layers * settings.head_dim * pairs
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_several_devices_take_steps_together() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu
-from benchmarks.plain import PlainTransformer
+from experiments.plain import PlainTransformer
 from meloformer.model.batch import Batch
 from meloformer.model.block_masks import BLOCK
 from meloformer.model.meloformer import MeloFormer

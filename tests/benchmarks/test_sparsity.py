@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.plain import attention_alone, documents_of, plain_attention
 from benchmarks.sparsity import SIDE, blocks_touched, pairs
+from experiments.plain import attention_alone, documents_of, plain_attention
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.visibility import finished_mask, own_bar_mask, regular_masks, summary_mask

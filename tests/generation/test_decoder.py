@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import meloformer as mf
+from experiments.families import FAMILIES
 from meloformer.generation.cache import PieceCache
 from meloformer.generation.decoder import Decoder
 from meloformer.settings import ModelSettings
@@ -34,6 +35,15 @@ MASKS: dict[str, dict[str, Any]] = {
     "union and others": {"heads": {"union": 2, "track": 1, "ensemble": 1}},
     "type rule": {"type_rule": True},
     "union with type rule": {"heads": {"union": 4}, "type_rule": True},
+    "later type rule": {"type_rule": "later"},
+    "union with later type rule": {"heads": {"union": 4}, "type_rule": "later"},
+    "summaries of their bar only": {"summaries": "bar"},
+    "union with summaries of their bar only": {"heads": {"union": 2, "ensemble": 2}, "summaries": "bar"},
+    "without summaries": {"summaries": "none"},
+    "without summaries, far bars": {"heads": {"ensemble": 2}, "bar_offsets": (0, 3), "summaries": "none"},
+    "union without summaries": {"heads": {"union": 1, "ensemble": 1}, "summaries": "none", "type_rule": "later"},
+    "union alone without summaries": {"heads": {"union": 2}, "summaries": "none"},
+    **{f"{family}, which is tried": {"heads": {family: 1, "ensemble": 1}} for family in FAMILIES},
     "rope by position": {"rope": "position"},
     "rope by time": {"rope": "time"},
     "grouped queries": {"heads": {"track": 2, "ensemble": 4, "pitch": 2}, "num_kv_heads": 4},
@@ -109,7 +119,7 @@ def test_a_piece_that_was_read_in_one_pass_goes_on_the_same(mask: str) -> None:
 @given(document=documents(max_bars=5))
 def test_what_a_token_knows_is_told_the_same_token_by_token(document: np.ndarray) -> None:
     facts, running = attributes(document, FULL), RunningAttributes(FULL)
-    names = ("type", "bar", "instrument", "note", "onset", "pitch", "time")
+    names = ("type", "bar", "instrument", "note", "onset", "pitch", "time", "bar_of_document", "chord")
     for at, token in enumerate(document.tolist()):
         running.advance(token)
         told = [int(getattr(running, name)) for name in names]

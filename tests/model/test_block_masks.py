@@ -16,7 +16,13 @@ from meloformer.model.batch import Batch
 from meloformer.model.block_masks import BLOCK, Reading, Stretches, pairs_of_blocks
 from meloformer.model.flex import FlexPath
 from meloformer.model.stretches import padded_slots, padded_tokens
-from meloformer.model.visibility import READS_SUMMARIES, finished_mask, own_bar_mask, regular_masks, summary_mask
+from meloformer.model.visibility import (
+    families_with_summaries,
+    finished_mask,
+    own_bar_mask,
+    regular_masks,
+    summary_mask,
+)
 from meloformer.settings import HeadFamily, ModelSettings
 from meloformer.tokens.attributes import GLOBAL
 from tests.model.paths import BATCHES, FAMILIES, padded, piece, random_row, settings_of
@@ -41,12 +47,12 @@ def dense_rule(batch: Batch, settings: ModelSettings, family: HeadFamily, path: 
     behind = np.arange(path.num_tokens) >= batch.ids.numel()
     regular[behind, behind] = 1
     summaries = of_all_rows(finished_mask(batch), path.num_tokens, path.num_slots)
-    return np.concatenate([regular, summaries * (family in READS_SUMMARIES)], axis=1)
+    return np.concatenate([regular, summaries * (family in families_with_summaries(settings))], axis=1)
 
 
-def dense_summary_rule(batch: Batch, path: FlexPath) -> np.ndarray:
+def dense_summary_rule(batch: Batch, settings: ModelSettings, path: FlexPath) -> np.ndarray:
     """(S, S + N) what summaries see of summaries and of regular tokens."""
-    summaries = of_all_rows(summary_mask(batch), path.num_slots, path.num_slots)
+    summaries = of_all_rows(summary_mask(batch, settings.summaries), path.num_slots, path.num_slots)
     behind = np.arange(path.num_slots) >= batch.bar_document.numel()
     summaries[behind, behind] = 1
     return np.concatenate([summaries, of_all_rows(own_bar_mask(batch), path.num_slots, path.num_tokens)], axis=1)
@@ -100,7 +106,7 @@ def assert_layouts(rows: list[np.ndarray], settings: ModelSettings) -> None:
     batch = Batch.of(rows)
     path = FlexPath.of(batch, settings)
     assert_blocks(path.summarised)
-    assert_rule(path.summarised, np.arange(path.num_slots + path.num_tokens), dense_summary_rule(batch, path))
+    assert_rule(path.summarised, np.arange(path.num_slots + path.num_tokens), dense_summary_rule(batch, settings, path))
     for family, reading in path.updated.items():
         assert_blocks(reading)
         assert_rule(reading, keys_of(family, path), dense_rule(batch, settings, family, path))
@@ -115,7 +121,15 @@ def test_pairs_and_blocks_are_those_of_the_dense_rule(family: HeadFamily, name: 
 @pytest.mark.parametrize("family", ALL)
 def test_the_type_rule_hides_the_same_pairs(family: HeadFamily) -> None:
     for name in ("random", "many documents in a row", "a bar of a thousand tokens"):
-        assert_layouts(BATCHES[name], only(family, type_rule=True))
+        for rule in (True, "later"):
+            assert_layouts(BATCHES[name], only(family, type_rule=rule))
+
+
+@pytest.mark.parametrize("summaries", ["bar", "none"])
+@pytest.mark.parametrize("family", ["ensemble", "union", "track"])
+def test_summaries_can_be_of_their_bar_only_or_left_out(family: HeadFamily, summaries: str) -> None:
+    for name in ("random", "many documents in a row", "bars of one token"):
+        assert_layouts(BATCHES[name], only(family, summaries=summaries))
 
 
 @pytest.mark.parametrize("bar_offsets", [(0,), (0, 1), (0, 3, 7), (0, 1, 2, 3, 4, 5), (0, 2, 5000)])
@@ -131,14 +145,16 @@ def test_any_window_of_bars_is_exact(family: HeadFamily, bar_offsets: tuple[int,
     st.sampled_from(ALL),
     st.lists(st.integers(1, 9), max_size=3),
     st.integers(0, 100),
-    st.booleans(),
+    st.sampled_from([False, True, "later"]),
+    st.sampled_from(["full", "bar", "none"]),
 )
 def test_any_mix_of_rows_and_windows_is_exact(
-    rows: list[list[int]], family: HeadFamily, offsets: list[int], padding: int, type_rule: bool
+    rows: list[list[int]], family: HeadFamily, offsets: list[int], padding: int, rule: bool | str, summaries: str
 ) -> None:
     ids = [np.concatenate([random_row(seed, 1) for seed in seeds]) for seeds in rows]
     ids[-1] = padded(ids[-1], padding)
-    assert_layouts(ids, only(family, bar_offsets=tuple(sorted({0, *offsets})), type_rule=type_rule))
+    bar_offsets = tuple(sorted({0, *offsets}))
+    assert_layouts(ids, only(family, bar_offsets=bar_offsets, type_rule=rule, summaries=summaries))
 
 
 @pytest.mark.parametrize("family", ["ensemble", "union"])

@@ -41,6 +41,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ensemble with type rule": {"heads": {"ensemble": 2}, "type_rule": True},
     "onset": {"heads": {"onset": 2}},
     "pitch": {"heads": {"pitch": 2}},
+    "later type rule": {"type_rule": "later"},
+    "union with later type rule": {"heads": {"union": 2}, "type_rule": "later"},
+    "summaries of their bar only": {"summaries": "bar"},
+    "union with summaries of their bar only": {"heads": {"union": 2}, "summaries": "bar"},
+    "no summaries": {"summaries": "none"},
+    "union without summaries": {"heads": {"union": 2}, "summaries": "none"},
     "own bar only": {"bar_offsets": (0,)},
     "far bars": {"bar_offsets": (0, 1, 2, 4, 8)},
     "position": {"rope": "position"},
@@ -141,7 +147,8 @@ def mask_settings(draw: st.DrawFn) -> dict[str, Any]:
         "attention": path,
         "heads": dict(heads),
         "num_kv_heads": draw(st.sampled_from([1, 2, 4])),
-        "type_rule": path == "dense" and draw(st.booleans()),
+        "type_rule": path == "dense" and draw(st.sampled_from([False, True, "later"])),
+        "summaries": draw(st.sampled_from(["full", "bar", "none"])),
         "bar_offsets": tuple(sorted({0, *draw(st.lists(st.integers(1, 9), max_size=3))})),
         "rope": draw(st.sampled_from(["position", "time", "both"])),
         "summary_ffn": draw(st.sampled_from(["own", "shared"])),
@@ -209,7 +216,7 @@ def _across_documents(batch: Batch) -> Tensor:
 LEAKS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "summaries of unfinished bars are read": (dense, "finished_mask", _unfinished),
     "summaries gather the next bar": (dense, "own_bar_mask", _next_bar_too),
-    "summaries see later summaries": (dense, "summary_mask", lambda b: torch.ones(1, 1, 1).bool().expand(
+    "summaries see later summaries": (dense, "summary_mask", lambda b, *_: torch.ones(1, 1, 1).bool().expand(
         len(b.ids), b.bar_document.shape[1], b.bar_document.shape[1])),
     "tokens see the next one": (dense, "regular_masks", _one_token_ahead),
 }  # fmt: skip

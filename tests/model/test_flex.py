@@ -34,6 +34,7 @@ HEADS: tuple[dict[HeadFamily, int], ...] = (
     {"union": 2, "track": 2},
     {"track": 3, "ensemble": 2, "union": 3},
 )
+NO_SUMMARIES = {"summaries": "none"}
 PRECISION = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 """Largest difference by the largest value; of outputs and of each gradient."""
 compiling = [
@@ -149,11 +150,11 @@ def outputs_of(path: FlexPath | DensePath, inputs: list[Tensor]) -> tuple[Tensor
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("type_rule", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"type_rule": True}, {"type_rule": "later", "summaries": "bar"}, NO_SUMMARIES])
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("name", ["random", "nothing but padding", "one token", "bars of one token"])
-def test_outputs_are_those_of_the_reference(name: str, heads: dict[HeadFamily, int], type_rule: bool) -> None:
-    assert_outputs(BATCHES[name], settings_with(heads, type_rule=type_rule))
+def test_outputs_are_those_of_the_reference(name: str, heads: dict[HeadFamily, int], changes: dict[str, Any]) -> None:
+    assert_outputs(BATCHES[name], settings_with(heads, **changes))
 
 
 @pytest.mark.usefixtures("uncompiled")

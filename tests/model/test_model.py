@@ -35,6 +35,13 @@ def test_every_size_has_the_weights_that_the_docs_name(size: Size) -> None:
     assert counts["total"] == TRUE_COUNTS[size] == sum(counts.values()) - counts["total"]
 
 
+def test_without_summaries_there_are_no_weights_for_them() -> None:
+    counts = MeloFormer(ModelSettings.of_size("tiny", summaries="none")).parameter_counts()
+    full = MeloFormer(ModelSettings.of_size("tiny")).parameter_counts()
+    assert counts["summary stream"] == 0
+    assert counts["regular stream"] == full["regular stream"]
+
+
 def rows(seed: int = 0, count: int = 2) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [random_document(rng, Vocabulary.default(), num_bars=4, max_tokens=60) for _ in range(count)]
@@ -55,8 +62,8 @@ def test_a_batch_of_another_vocabulary_is_refused() -> None:
 
 
 def test_every_weight_gets_a_gradient() -> None:
-    for summary_ffn in ("own", "shared"):
-        model = MeloFormer(ModelSettings.of_size("tiny", num_layers=2, summary_ffn=summary_ffn))
+    for changes in ({"summary_ffn": "own"}, {"summary_ffn": "shared"}, {"summaries": "bar"}, {"summaries": "none"}):
+        model = MeloFormer(ModelSettings.of_size("tiny", num_layers=2, **changes))
         model(Batch.of(rows())).square().mean().backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name

@@ -69,6 +69,12 @@ def test_any_window_of_bars_is_exact(bar_offsets: tuple[int, ...]) -> None:
     assert_same(rows, settings_of(heads={"ensemble": 2}, dim=16, bar_offsets=bar_offsets))
 
 
+@pytest.mark.parametrize("summaries", ["bar", "none"])
+def test_summaries_can_be_of_their_bar_only_or_left_out(summaries: str) -> None:
+    for name in ("random", "bars of one token", "rows of different pieces, one mostly padding"):
+        assert_same(BATCHES[name], settings_of(summaries=summaries))
+
+
 @pytest.mark.parametrize("head_dim", [32, 64])
 @pytest.mark.parametrize(
     ("heads", "num_kv_heads"),
@@ -91,14 +97,20 @@ def test_half_precision_is_exact_to_its_precision(dtype: torch.dtype) -> None:
     st.sampled_from([1, 2, 4]),
     st.lists(st.integers(1, 9), max_size=3),
     st.integers(0, 100),
+    st.sampled_from(["full", "bar", "none"]),
 )
 def test_any_mix_of_rows_and_settings_is_exact(
-    rows: list[list[int]], heads: Counter[HeadFamily], num_kv_heads: int, offsets: list[int], padding: int
+    rows: list[list[int]],
+    heads: Counter[HeadFamily],
+    num_kv_heads: int,
+    offsets: list[int],
+    padding: int,
+    summaries: str,
 ) -> None:
     ids = [np.concatenate([random_row(seed, 1) for seed in seeds]) for seeds in rows]
     ids[0] = padded(ids[0], padding)
-    settings = settings_of(heads=dict(heads), num_kv_heads=num_kv_heads, bar_offsets=tuple(sorted({0, *offsets})))
-    assert_same(ids, settings)
+    masks = {"heads": dict(heads), "bar_offsets": tuple(sorted({0, *offsets})), "summaries": summaries}
+    assert_same(ids, settings_of(num_kv_heads=num_kv_heads, **masks))
 
 
 @hypothesis.given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 25), st.integers(0, 9))
@@ -152,6 +164,16 @@ def test_a_model_has_the_same_logits_on_both_paths() -> None:
     batch = Batch.of([random_row(1), random_row(2)])
     model = MeloFormer(settings_of(num_layers=3)).eval()
     sparse, dense = (model(batch, Layout.of(batch, settings_of(attention=path))) for path in ("sparse", "dense"))
+    torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("summaries", ["bar", "none"])
+def test_a_model_without_all_its_summaries_has_the_same_logits_on_both_paths(summaries: str) -> None:
+    torch.manual_seed(0)
+    batch = Batch.of([random_row(1), random_row(2)])
+    model = MeloFormer(settings_of(num_layers=3, summaries=summaries)).eval()
+    paths = (Layout.of(batch, settings_of(attention=path, summaries=summaries)) for path in ("sparse", "dense"))
+    sparse, dense = (model(batch, layout) for layout in paths)
     torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-5)
 
 

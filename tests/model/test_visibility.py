@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from meloformer.errors import SettingsError
 from meloformer.model.batch import Batch
 from meloformer.model.visibility import (
     draw,
     finished_mask,
     own_bar_mask,
+    register_family,
     regular_masks,
     summary_mask,
 )
@@ -26,7 +28,7 @@ def row_of(text: str) -> np.ndarray:
     return np.array([Vocabulary.default().id_of(name) for name in text.split()], dtype=np.uint16)
 
 
-def slow_rule(row: np.ndarray, family: str, *, offsets: tuple[int, ...], type_rule: bool) -> np.ndarray:
+def slow_rule(row: np.ndarray, family: str, *, offsets: tuple[int, ...], type_rule: bool | str) -> np.ndarray:
     """Token by token, as the definition says it."""
     facts = attributes(row, Vocabulary.default())
     mask = np.zeros((len(row), len(row)), dtype=bool)
@@ -43,15 +45,17 @@ def slow_rule(row: np.ndarray, family: str, *, offsets: tuple[int, ...], type_ru
                 "union": near or is_global or same_instrument,
             }[family]
             if type_rule and facts.note[i] >= 0 and facts.note[j] >= 0 and facts.note[i] != facts.note[j]:
-                kinds = {TokenType(int(facts.type[i])).name, TokenType(int(facts.type[j])).name}
-                sees = sees and (kinds <= {"ONSET", "PITCH"} or kinds == {"VELOCITY"})
+                one, other = (TokenType(int(facts.type[k])).name[0] for k in (i, j))
+                published = {one, other} <= {"O", "P"} or one == other == "V"
+                later = one in "OV" or other in {"P": "OP", "D": "OPD"}[one]
+                sees = sees and (later if type_rule == "later" else published)
             mask[i, j] = (sees and facts.document[i] == facts.document[j] and facts.document[i] >= 0) or i == j
     return mask
 
 
-@pytest.mark.parametrize("type_rule", [False, True])
+@pytest.mark.parametrize("type_rule", [False, True, "later"])
 @pytest.mark.parametrize("family", ["union", "track", "ensemble", "onset", "pitch"])
-def test_every_family_is_what_its_definition_says(family: HeadFamily, type_rule: bool) -> None:
+def test_every_family_is_what_its_definition_says(family: HeadFamily, type_rule: bool | str) -> None:
     rng = np.random.default_rng(0)
     settings = ModelSettings.of_size("tiny", heads={family: 4}, type_rule=type_rule, bar_offsets=(0, 1, 3))
     for _ in range(5):
@@ -81,6 +85,18 @@ def test_summaries_see_their_bar_and_earlier_summaries_and_are_seen_when_their_b
     assert draw(finished_mask(batch)[0], tokens).split()[1::2] == (
         ["......"] * 4 + ["#....."] + ["##...."] * 2 + ["......"] * 4 + ["...#.."] * 2 + ["......"]
     )
+
+
+def test_a_summary_of_its_bar_only_sees_itself_alone() -> None:
+    batch = Batch.of([row_of("BOS N 1/4 120 N N EOS BOS N 1/4 120 N EOS PAD")], num_bars=6)
+    assert torch.equal(summary_mask(batch, "bar"), torch.eye(6, dtype=torch.bool)[None])
+
+
+def test_a_new_family_needs_a_new_name() -> None:
+    with pytest.raises(ValueError, match="already"):
+        register_family("track", lambda batch: batch.instrument)
+    with pytest.raises(SettingsError, match="there is no head family 'tracks'"):
+        ModelSettings.of_size("tiny", heads={"tracks": 4})
 
 
 GOLDEN = {

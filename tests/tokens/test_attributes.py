@@ -6,12 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meloformer.midi.chords import CHORD_NAMES
 from meloformer.tokens.attributes import attributes
 from meloformer.tokens.decode import decode
 from meloformer.tokens.grid import METER_STEPS
 from meloformer.tokens.vocabulary import NOTE_TYPES, TokenType, Vocabulary
 from tests.strategies import documents
 
+OF_TOKENS = ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "bar_of_document", "chord",
+             "is_target")  # fmt: skip
 #  token   document bar instrument note onset pitch time target
 ROW = """
    BOS     0  0  129  -1  -1  -1   0  0
@@ -73,6 +76,24 @@ def test_a_row_written_out_by_hand() -> None:
     assert facts.bar_document.tolist() == [0, 0, 0, 1, 1, 2, 2]
     assert facts.bar_last.tolist() == [16, 22, 24, 28, 32, 40, 42]
     assert facts.bar_end_time.tolist() == [36, 72, 108, 24, 72, 36, 60]
+    names = ["-1" if chord < 0 else CHORD_NAMES[chord] for chord in facts.chord.tolist()]
+    of_first = ["-1", *["C:maj"] * 16, *["F:maj"] * 6, "N", "N"]
+    assert names == [
+        *of_first,
+        "-1",
+        "-1",
+        "-1",
+        "C:maj",
+        *["G:7"] * 4,
+        "-1",
+        *["A:min"] * 7,
+        "C:maj",
+        "C:maj",
+        "-1",
+        "-1",
+    ]
+    bars = [*[0] * 17, *[1] * 6, 2, 2, *[0] * 4, *[1] * 4, *[0] * 8, 1, 1, -1, -1]
+    assert facts.bar_of_document.tolist() == bars
 
 
 @given(documents(), documents())
@@ -81,7 +102,7 @@ def test_facts_of_a_document_do_not_depend_on_what_stands_before_it(first: np.nd
     alone = attributes(second, vocabulary)
     packed = attributes(np.concatenate([first, second, np.zeros(3, dtype=np.uint16)]), vocabulary)
     part = slice(len(first), len(first) + len(second))
-    for name in ("type", "instrument", "onset", "pitch", "time", "is_target"):
+    for name in ("type", "instrument", "onset", "pitch", "time", "bar_of_document", "chord", "is_target"):
         assert np.array_equal(getattr(packed, name)[part], getattr(alone, name)), name
     assert (packed.document[part] == 1).all()
     assert np.array_equal(packed.bar[part] - packed.bar[part][0], alone.bar)
@@ -94,7 +115,7 @@ def test_facts_of_a_token_do_not_depend_on_what_follows(ids: np.ndarray) -> None
     whole = attributes(ids, vocabulary)
     cut = len(ids) // 2 + 1
     part = attributes(ids[:cut], vocabulary)
-    for name in ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target"):
+    for name in OF_TOKENS:
         assert np.array_equal(getattr(whole, name)[:cut], getattr(part, name)), name
 
 
@@ -104,7 +125,7 @@ def test_facts_of_a_token_do_not_depend_on_what_follows_against_the_grammar(ids:
     cut = int(rng.integers(1, len(ids) + 1))
     changed = np.concatenate([ids[:cut], rng.integers(1, len(vocabulary), rng.integers(1, 20))])
     before, after = attributes(ids[:cut], vocabulary), attributes(changed, vocabulary)
-    for name in ("type", "document", "bar", "instrument", "note", "onset", "pitch", "time", "is_target"):
+    for name in OF_TOKENS:
         assert np.array_equal(getattr(before, name), getattr(after, name)[:cut]), name
     num_finished = int(before.bar[-1])
     for name in ("bar_document", "bar_last", "bar_end_time"):

@@ -1,7 +1,8 @@
-"""The transformer that everybody has, what MeloFormer is compared with; and attention of both alone."""
+"""The transformer that everybody has, with the same inputs: what MeloFormer is compared with; and attention of both."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -12,10 +13,15 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from meloformer.model.batch import Batch
 from meloformer.model.ffn import SwiGLU
 from meloformer.model.layout import Layout
+from meloformer.model.meloformer import INIT_STD
 from meloformer.model.norm import RMSNorm
-from meloformer.model.rope import Rotation, rotate
+from meloformer.model.rope import Rotation, rotate, rotation
 from meloformer.settings import ModelSettings
+from meloformer.tokens.attributes import NUM_INSTRUMENTS
 from meloformer.tokens.vocabulary import Vocabulary
+
+Documents = list[tuple[int, int, int]]
+"""Row, start and stop of every document, and of what is left of a row behind the last one; rows in order."""
 
 
 class PlainBlock(nn.Module):
@@ -32,45 +38,74 @@ class PlainBlock(nn.Module):
         self.out = nn.Linear(settings.dim, settings.dim, bias=False)
         self.ffn = SwiGLU(settings.dim, settings.ffn_dim)
 
-    def forward(self, x_BTD: Tensor, by: Rotation) -> Tensor:
+    def forward(self, x_BTD: Tensor, by: Rotation, documents: Documents | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         normed = self.norms[0](x_BTD)
         query, key, value = (
             project(normed).unflatten(-1, (-1, self.head_dim)) for project in (self.query, self.key, self.value)
         )
-        x_BTD = x_BTD + self.out(plain_attention(rotate(query, by), rotate(key, by), value).flatten(2))
+        heads = rotate(query, by), rotate(key, by), value
+        attended = plain_attention(*heads) if documents is None else attention_apart(*heads, documents)
+        x_BTD = x_BTD + self.out(attended.flatten(2))
         return x_BTD + self.ffn(self.norms[1](x_BTD))
 
 
 class PlainTransformer(nn.Module):
-    """The baseline; it looks at everything before a token, other documents of the row too."""
+    """The baseline: width, depth, heads, inputs and first weights as MeloFormer's regular stream has them.
 
-    def __init__(self, settings: ModelSettings, vocabulary: Vocabulary) -> None:
+    Args:
+        settings: Of the model that it is compared with.
+        vocabulary: Of the ids.
+        apart: Keep the documents of a row from seeing each other, as MeloFormer does. Without it a row is one call of
+            the fastest kernel there is.
+    """
+
+    def __init__(self, settings: ModelSettings, vocabulary: Vocabulary, *, apart: bool = False) -> None:
         super().__init__()
         self.settings = settings
+        self.vocabulary = vocabulary
+        self.apart = apart
         self.embedding = nn.Embedding(len(vocabulary), settings.dim)
+        self.instrument_embedding = nn.Embedding(NUM_INSTRUMENTS, settings.dim)
         self.layers = nn.ModuleList(PlainBlock(settings) for _ in range(settings.num_layers))
         self.norm = RMSNorm(settings.dim)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2:
+                writes_residual = name.endswith(("out.weight", "down.weight"))
+                share = math.sqrt(2 * settings.num_layers) if writes_residual else 1
+                nn.init.normal_(parameter, std=INIT_STD / share)
+
+    def forward(self, batch: Batch, layout: Layout | None = None) -> Tensor:
+        """(B, T, vocabulary size) logits; the rotation of a layout that was made before is taken from there."""
+        documents = documents_of(batch) if self.apart else None
+        by = self._rotation(batch) if layout is None else layout.regular
+        x = self.embedding(batch.ids) + self.instrument_embedding(batch.instrument)
+        for layer in self.layers:
+            x = layer(x, by, documents)
+        return linear(self.norm(x), self.embedding.weight)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.embedding.weight.device
 
-    def forward(self, batch: Batch, layout: Layout | None = None) -> Tensor:
-        """(B, T, vocabulary size) logits."""
-        layout = layout or Layout.of(batch, self.settings)
-        x = self.embedding(batch.ids)
-        for layer in self.layers:
-            x = layer(x, layout.regular)
-        return linear(self.norm(x), self.embedding.weight)
+    def _rotation(self, batch: Batch) -> Rotation:
+        position = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
+        return rotation(position, batch.time, self.settings.head_dim, self.settings.rope)
 
 
 def plain_attention(query_BTHE: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(B, T, H, E)."""
     query, key, value = (each.transpose(1, 2) for each in (query_BTHE, key, value))
     return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+
+
+def attention_apart(query_BTHE: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+    """(B, T, H, E), every document by itself: exact, and without a mask."""
+    lengths = [stop - start for _, start, stop in documents]
+    parts = (each.flatten(0, 1).split(lengths) for each in (query_BTHE, key, value))
+    found = [plain_attention(*(each[None] for each in part))[0] for part in zip(*parts, strict=True)]
+    return torch.cat(found).view_as(query_BTHE)
 
 
 def attention_alone(
@@ -110,9 +145,9 @@ def attention_alone(
     return {"plain": plain, "by document": by_document, "ours": ours}
 
 
-def documents_of(batch: Batch) -> list[tuple[int, int, int]]:
-    """Row, start and stop of every document, and of what is left of a row behind the last one."""
-    found: list[tuple[int, int, int]] = []
+def documents_of(batch: Batch) -> Documents:
+    """Of a batch."""
+    found: Documents = []
     for row, document in enumerate(batch.document.tolist()):
         starts = [place for place in range(len(document)) if place == 0 or document[place] != document[place - 1]]
         found += [(row, start, stop) for start, stop in pairwise([*starts, len(document)])]

@@ -1,0 +1,105 @@
+"""An experiment from the command to the page, and again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import run, table
+from experiments.config import load_experiment, names
+from experiments.run import read_results
+from experiments.table import PAGE, latest, with_spread
+from experiments.train import Budget
+from meloformer.errors import SettingsError
+from tests.training.conftest import tiny_shards as tiny_shards  # a fixture
+
+SMALL = ("model.num_layers=1", "model.dim=32", "model.ffn_dim=48", "training.seq_len=128", "training.batch_size=2")
+WORDS = [word for text in (*SMALL, "training.device=cpu") for word in ("--set", text)]
+
+
+def test_two_variants_are_trained_measured_written_down_and_not_run_again(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.jsonl"
+    words = ["baseline", "--shards", str(tiny_shards), "--results", str(results), "--seeds", "0,1", *WORDS]
+    words += ["--variants", "default,plain-both"]
+    run.main([*words, "--steps", "3"])
+    records = read_results(results)
+    assert [(r["variant"], r["seed"], r["steps"]) for r in records] == [
+        ("default", 0, 3), ("plain-both", 0, 3), ("default", 1, 3), ("plain-both", 1, 3),
+    ]  # fmt: skip
+    notes = {r["prediction"]["notes"] for r in records}
+    assert len(notes) == 1  # identical rows
+    assert records[0]["parameters"] > records[1]["parameters"]
+    assert len({r["targets"] for r in records if r["seed"] == 0}) == 1
+    text = results.read_text()
+    results.write_text(text[: text.rindex("\n", 0, -1) + 20])  # the last line is cut off
+    run.main([*words, "--steps", "3"])
+    again = read_results(results)
+    assert len(again) == 4
+    assert again[-1]["prediction"] == records[-1]["prediction"]  # the same seed, the same result
+    assert capsys.readouterr().err.count("is there already") == 3
+
+    page = tmp_path / "page.md"
+    page.write_bytes(PAGE.read_bytes())
+    table.main([str(results), "--page", str(page)])
+    shown = page.read_text()
+    assert "**The same steps: 3.** Rows of 128 tokens" in shown
+    ours, plain = (r["prediction"]["model"]["nats_per_note"] for r in records[:2])
+    row = next(line for line in shown.splitlines() if line.startswith("| `plain-both`"))
+    means = [records[k]["prediction"]["model"]["nats_per_note"] for k in (1, 3)]
+    assert f"| {sum(means) / 2:.3f} ± " in row
+    assert plain != ours
+
+
+def test_equal_time_ends_by_the_clock(tiny_shards: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    words = ["positions", "--shards", str(tiny_shards), "--results", str(results), "--seeds", "0", *WORDS]
+    run.main([*words, "--variants", "time", "--minutes", "0.005"])
+    (record,) = read_results(results)
+    assert record["budget"] == {"minutes": 0.005}
+    assert record["seconds"] >= 0.3
+    assert record["steps"] > 2
+
+
+def test_wrong_wishes_are_told(tiny_shards: Path, tmp_path: Path) -> None:
+    words = ["--shards", str(tiny_shards), "--results", str(tmp_path / "r.jsonl")]
+    with pytest.raises(SystemExit, match="there is no experiment 'none'"):
+        run.main(["none", *words])
+    with pytest.raises(SystemExit, match="unknown setting"):
+        run.main(["positions", *words, "--set", "model.no_such=1"])
+    with pytest.raises(SettingsError):
+        load_experiment("positions").settings_of("both", ["model.rope=sideways"])
+
+
+def test_a_budget_says_how_much_is_done() -> None:
+    assert Budget(steps=4).done(1, 99) == 0.25
+    assert Budget(minutes=2).done(999, 30) == 0.25
+    assert Budget(minutes=2).done(0, 999) == 1
+
+
+def test_overrides_win_over_the_experiment_and_over_its_variants() -> None:
+    settings = load_experiment("positions").settings_of("time", ["training.seq_len=256", "model.rope=both"])
+    assert (settings.training.seq_len, settings.model.rope, settings.training.batch_size) == (256, "both", 4)
+
+
+def test_every_experiment_has_its_place_on_the_page_and_variants_that_differ() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in names():
+        experiment = load_experiment(name)
+        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
+        assert f"## {experiment.title}\n\n{experiment.question}" in text
+        different = {
+            json.dumps([experiment.variants[v].plain, experiment.settings_of(v).model_dump(mode="json")])
+            for v in experiment.variants
+        }
+        assert len(different) == len(experiment.variants)
+
+
+def test_spread_is_half_of_what_lies_between_the_seeds_and_newer_results_replace_older() -> None:
+    assert with_spread([1.0, 2.0, 1.5]) == "1.500 ± 0.500"
+    assert with_spread([1.0]) == "1.000"
+    key = {"experiment": "a", "variant": "b", "seed": 0, "budget": {"steps": 1}, "seq_len": 64, "data": "d"}
+    assert latest([{**key, "settings": "old"}, {**key, "settings": "new"}]) == [{**key, "settings": "new"}]
