@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from meloformer.errors import RankError, SettingsError
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
-from meloformer.model.visibility import READS_SUMMARIES
+from meloformer.model.visibility import families_with_summaries
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -103,8 +103,8 @@ class Ranks:
         """
         if self.size == 1:
             return model
-        reads_summaries = any(family in READS_SUMMARIES for family in model.settings.heads)
-        return DistributedDataParallel(model, find_unused_parameters=not reads_summaries, gradient_as_bucket_view=True)
+        is_unused = not families_with_summaries(model.settings)
+        return DistributedDataParallel(model, find_unused_parameters=is_unused, gradient_as_bucket_view=True)
 
 
 ALONE = Ranks()
