@@ -1,4 +1,4 @@
-"""Fixtures for the real files beside the repository, and the profile of hypothesis."""
+"""What all tests share: real files beside the repository, ports that remember, the same surroundings everywhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
+
+for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "TTY_COMPATIBLE", "TERMINAL_WIDTH"):
+    os.environ.pop(name, None)  # before Typer is imported, which looks at them once and for ever
+os.environ["COLUMNS"] = "80"  # whatever terminal the tests are started from; rich keeps what it finds at its import
 
 hypothesis.settings.register_profile("meloformer", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("meloformer")
@@ -45,7 +48,23 @@ def malformed_files() -> list[Path]:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """One thread of PyTorch: what watches its operations sees only those of its own thread."""
+    import torch  # here, as most tests do without it
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def recorder() -> Iterator[None]:
+    """MIDI ports that remember what is sent to them, in ``recording_backend.sent``."""
+    import mido
+
+    from tests.render import recording_backend
+
+    mido.set_backend("tests.render.recording_backend")
+    recording_backend.sent.clear()
+    recording_backend.at_message.clear()
+    yield
+    mido.set_backend()

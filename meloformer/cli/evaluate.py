@@ -23,7 +23,9 @@ def evaluate_command(
     num: Annotated[int | None, typer.Option("--num", help="Pieces that the run writes; 0: losses only.")] = None,
     bars: Annotated[int | None, typer.Option("--bars", help="Length of a piece that the run writes.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Held-out documents: val or test.")] = None,
-    seq_len: options.SeqLen = None,
+    seq_len: Annotated[
+        int | None, typer.Option("--seq-len", help="Tokens in a row; by default as the run was trained.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page with plots, all in one file.")
     ] = None,

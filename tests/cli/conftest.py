@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -30,6 +31,26 @@ class Done(NamedTuple):
 
 
 Run = Callable[..., Done]
+
+
+def result_of(run: Run, *arguments: str | Path) -> dict[str, Any]:
+    """The one JSON object of a command that succeeds."""
+    done = run(*arguments, "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def assert_one_line(done: Done, *parts: str) -> None:
+    """The command failed with one line of error, which has all the parts, and with nothing on stdout."""
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == errors[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for part in parts:
+        assert part in errors[0]
 
 
 @pytest.fixture

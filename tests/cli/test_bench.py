@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,20 +11,28 @@ from meloformer.bench import compare, memory_report
 from meloformer.bench.fits import Fits
 from meloformer.errors import OutOfMemoryError
 from meloformer.settings import Settings
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, result_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ("--size", "tiny", "--device", "cpu")
 
 
-def json_of(run: Run, *arguments: str | Path) -> dict[str, Any]:
-    done = run("bench", *SMALL, *arguments, "--json", "--quiet")
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
-
-
-def test_all_of_it_at_once(meloformer: Run) -> None:
-    told = json_of(meloformer, "--seq-len", "128", "--repeats", "2", "--gpu-mem", "2", "--price", "2", "--gpus", "1,4")
+def test_one_call_tells_memory_speed_the_best_setting_and_the_time_of_a_training(meloformer: Run) -> None:
+    told = result_of(
+        meloformer,
+        "bench",
+        *SMALL,
+        "--seq-len",
+        "128",
+        "--repeats",
+        "2",
+        "--gpu-mem",
+        "2",
+        "--price",
+        "2",
+        "--gpus",
+        "1,4",
+    )
     assert told["gpu_mem_gib"] == 2
     assert not told["interrupted"]
     (memory,) = told["memory"]
@@ -46,7 +53,7 @@ def test_all_of_it_at_once(meloformer: Run) -> None:
 
 def test_every_combination_has_a_row_and_a_table_fits_into_eighty_columns(meloformer: Run) -> None:
     arguments = ("--predict", "--seq-len", "1024,4096", "--batch-size", "1,2", "--checkpointing", "none,full")
-    told = json_of(meloformer, *arguments)
+    told = result_of(meloformer, "bench", *SMALL, *arguments)
     assert len(told["memory"]) == 8
     assert (told["recommended"][0]["seq_len"], told["recommended"][0]["batch_size"]) == (4096, 2)
     assert "throughput" not in told
@@ -57,7 +64,9 @@ def test_every_combination_has_a_row_and_a_table_fits_into_eighty_columns(melofo
 
 
 def test_a_throughput_can_be_stated(meloformer: Run) -> None:
-    told = json_of(meloformer, "--predict", "--tokens-per-second", "1000", "--songs", "1000", "--epochs", "3.6")
+    told = result_of(
+        meloformer, "bench", *SMALL, "--predict", "--tokens-per-second", "1000", "--songs", "1000", "--epochs", "3.6"
+    )
     stated = told["training_time"][0]
     assert "stated" in stated["basis"]
     assert stated["hours"] == pytest.approx(1000 * 4614 * 3.6 / 1000 / 3600)
@@ -81,7 +90,7 @@ def test_the_recommended_settings_train(meloformer: Run, songs: Path, tmp_path: 
     assert 'precision = "bf16"' in settings
 
 
-def test_pictures_and_markdown(meloformer: Run, tmp_path: Path) -> None:
+def test_a_picture_is_drawn_and_tables_become_markdown(meloformer: Run, tmp_path: Path) -> None:
     done = meloformer("bench", *SMALL, "--predict", "--plot", "memory.png", "--markdown", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "memory.png").read_bytes()[:4] == b"\x89PNG"
@@ -89,7 +98,9 @@ def test_pictures_and_markdown(meloformer: Run, tmp_path: Path) -> None:
     assert "\n\n**what fits into 32 GiB, predicted**\n\n|" in done.stdout
 
 
-def test_settings_side_by_side_and_one_that_needs_too_much(meloformer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_compared_side_by_side_though_one_needs_too_much_memory(
+    meloformer: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def peak(settings: Settings, *_others: object) -> int:
         if settings.model.checkpointing == "attention":
             raise OutOfMemoryError("too much")
@@ -97,7 +108,7 @@ def test_settings_side_by_side_and_one_that_needs_too_much(meloformer: Run, monk
 
     monkeypatch.setattr(compare, "peak_step_bytes", peak)
     arguments = ("--seq-len", "256", "--repeats", "3", "--compare", "checkpointing=none,attention,full")
-    none, attention, full = json_of(meloformer, *arguments)["compare"]
+    none, attention, full = result_of(meloformer, "bench", *SMALL, *arguments)["compare"]
     assert none["time_ratio"] == none["measured_ratio"] == none["predicted_ratio"] == 1
     assert attention["problem"] == "out of memory"
     assert attention["seconds"] == []

@@ -13,15 +13,7 @@ from meloformer.tokens.encode import encode
 from meloformer.tokens.grammar import grammar_errors
 from meloformer.tokens.quantise import quantise
 from meloformer.tokens.vocabulary import Vocabulary
-from tests.cli.conftest import Run
-
-
-def result_of(run: Run, *arguments: str | Path) -> dict:
-    """The one JSON object of a command that succeeds."""
-    done = run(*arguments, "--json", "--quiet")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return json.loads(done.stdout)
+from tests.cli.conftest import Run, result_of
 
 
 def test_a_folder_of_songs_becomes_a_run_and_a_run_becomes_music(meloformer: Run, songs: Path, tmp_path: Path) -> None:

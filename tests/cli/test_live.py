@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import mido
 import numpy as np
 import pytest
 
@@ -14,25 +12,15 @@ from meloformer.midi.read import read_midi
 from meloformer.midi.score import Score, make_score
 from meloformer.midi.write import write_midi
 from meloformer.tokens.quantise import quantise
-from tests.cli.conftest import Run
-from tests.cli.test_commands import result_of
-from tests.cli.test_errors import assert_one_line
+from tests.cli.conftest import Run, assert_one_line, result_of
 from tests.render import recording_backend
 
+pytestmark = pytest.mark.usefixtures("recorder")
 QUICK = (
     *("--tempo", "250", "--meter", "1/4", "--instruments", "piano,bass,drums"),
     *("--set", "generation.max_notes_per_bar=4", "--set", "generation.context=64"),
 )
 """Bars of a quarter of a second."""
-
-
-@pytest.fixture(autouse=True)
-def _recorder() -> Iterator[None]:
-    mido.set_backend("tests.render.recording_backend")
-    recording_backend.sent.clear()
-    recording_backend.at_message.clear()
-    yield
-    mido.set_backend()
 
 
 def begun() -> list[tuple[int, int]]:

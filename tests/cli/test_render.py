@@ -6,9 +6,7 @@ from pathlib import Path
 
 from meloformer.cli.render import names_of
 from meloformer.midi.sources import Source
-from tests.cli.conftest import Run
-from tests.cli.test_commands import result_of
-from tests.cli.test_errors import assert_one_line
+from tests.cli.conftest import Run, assert_one_line, result_of
 from tests.render.soundfonts import write_sine_soundfont
 
 ABC = "X:1\nT:A tune\nM:3/4\nL:1/4\nK:C\nCDE|FGA|\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import mido
 import pytest
@@ -12,13 +11,7 @@ from meloformer.errors import InputError, MeloFormerError
 from meloformer.render.ports import matching_name, output_names, output_port
 from tests.render import recording_backend
 
-
-@pytest.fixture(autouse=True)
-def _recorder() -> Iterator[None]:
-    mido.set_backend("tests.render.recording_backend")
-    recording_backend.sent.clear()
-    yield
-    mido.set_backend()
+pytestmark = pytest.mark.usefixtures("recorder")
 
 
 def test_ports_are_listed_and_opened_by_a_part_of_their_name() -> None:
