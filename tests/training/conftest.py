@@ -1,7 +1,13 @@
-"""A small folder of shards."""
+"""A small folder of shards, and processes that train on it."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +17,7 @@ from meloformer.midi.write import write_midi
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
 from meloformer.shards.pipeline import pack_pieces
+from tests.cli.conftest import REPOSITORY
 
 TINY = (
     "model.size=tiny", "model.num_layers=2", "model.dim=32", "model.ffn_dim=48", "training.seq_len=128",
@@ -35,3 +42,32 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_settings() -> Settings:
     return load_settings(None, list(TINY))
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start_training() -> Iterator[Start]:
+    """Starts ``meloformer train`` in processes of their own; however the test ends, neither they nor theirs live on."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(shards: Path, run: Path, *changes: str, **variables: str) -> subprocess.Popen[str]:
+        words = [word for text in (*TINY, *changes) for word in ("--set", text)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "meloformer", "train", str(shards), "--out", str(run), *words],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with process:
+            process.wait()

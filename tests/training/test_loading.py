@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,18 +20,18 @@ from meloformer.errors import RankError
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.nested import map_nested, to_arrays, to_tensors
-from meloformer.settings import ModelSettings, Settings
+from meloformer.settings import ModelSettings
 from meloformer.training.distributed import Ranks
-from meloformer.training.loading import Pass, Rows, num_workers, prepared_passes
+from meloformer.training.loading import AHEAD, Pass, Rows, num_workers, prepared_passes
 from meloformer.training.loop import train
 from meloformer.training.plan import make_plan
-from tests.cli.conftest import REPOSITORY
-from tests.training.conftest import TINY
-from tests.training.test_loop import losses_of, settings_with
+from tests.training.conftest import Start
+from tests.training.runs import losses_of, num_steps, settings_with, wait_until
 
 CPU = torch.device("cpu")
 PIPE_BYTES = 2**16
 """What a pipe holds before the one who writes has to wait."""
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are looked at in /proc")
 
 
 def tensors_of(value: object) -> list[torch.Tensor]:
@@ -41,11 +41,13 @@ def tensors_of(value: object) -> list[torch.Tensor]:
 
 
 def child_processes() -> set[int]:
-    """Of this process, and theirs."""
+    """Of this process, and theirs; without multiprocessing's tracker of resources, which stays."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             name, _, rest = stat.read_text().rpartition(")")
+            if "resource_tracker" in stat.with_name("cmdline").read_text():
+                continue
         except OSError:  # it has just ended
             continue
         parents[int(name.split()[0])] = int(rest.split()[1])
@@ -62,47 +64,85 @@ def is_asleep(process: int) -> bool:
         stats = (stat.read_text() for stat in Path(f"/proc/{process}/task").glob("*/stat"))
         return {stat.rpartition(")")[2].split()[0] for stat in stats}
 
-    def seconds() -> str:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11]
+    def ticks() -> int:
+        """Of a processor, in programs and in the kernel."""
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
 
-    before = seconds()
+    before = ticks()
     time.sleep(0.2)
-    return states() == {"S"} and seconds() == before
+    return states() == {"S"} and ticks() == before
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+Prepare = Callable[[int], AbstractContextManager[Iterator[Pass]]]
 
 
-def test_passes_come_in_the_same_order_from_workers_who_end_with_the_block_and_a_dead_one_is_told(
-    tiny_shards: Path, tiny_settings: Settings
-) -> None:
-    plan = make_plan(tiny_shards, tiny_settings)
-    model = ModelSettings.of_size("tiny", attention="sparse")
+@pytest.fixture(scope="module")
+def prepare(tiny_shards: Path) -> Prepare:
+    """Passes over the same rows, made by so many workers."""
+    plan = make_plan(tiny_shards, settings_with())
     rows = Rows(plan.training.num_rows - 3, 4, 2)
-    with prepared_passes(plan.training, rows, model, CPU, workers=0) as passes:
-        in_place = [next(passes) for _ in range(5)]
+    model = ModelSettings.of_size("tiny", attention="sparse")
+    return lambda workers: prepared_passes(plan.training, rows, model, CPU, workers=workers)
+
+
+@dataclass
+class Ahead:
+    """Passes that two workers make, and the workers."""
+
+    passes: Iterator[Pass]
+    workers: set[int]
+
+
+@pytest.fixture(scope="module")
+def ahead(prepare: Prepare) -> Iterator[Ahead]:
     before = child_processes()
-    with prepared_passes(plan.training, rows, model, CPU, workers=2) as passes:
-        for wanted in in_place:
-            found = next(passes)
-            assert found.layout is not None
-            pairs = list(zip(tensors_of(found), tensors_of(wanted), strict=True))
-            assert len(pairs) > 20
-            assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
-        readers = child_processes() - before
-        for reader in readers:
-            os.kill(reader, signal.SIGINT)  # as Ctrl-C does to all processes of a terminal
+    with prepare(2) as passes:
+        yield Ahead(passes, child_processes() - before)
+
+
+def same(one: Pass, other: Pass) -> bool:
+    pairs = list(zip(tensors_of(one), tensors_of(other), strict=True))
+    return len(pairs) > 20 and all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+
+
+@needs_proc
+def test_passes_come_from_workers_in_the_order_in_which_they_would_be_made(prepare: Prepare, ahead: Ahead) -> None:
+    with prepare(0) as passes:
+        in_place = list(islice(passes, 5))
+    made_ahead = list(islice(ahead.passes, 5))
+    assert all(each.layout is not None for each in made_ahead)
+    assert [[same(one, other) for other in in_place] for one in made_ahead] == np.eye(5, dtype=bool).tolist()
+
+
+@needs_proc
+def test_workers_leave_ctrl_c_to_the_one_who_started_them(ahead: Ahead) -> None:
+    for worker in ahead.workers:
+        os.kill(worker, signal.SIGINT)  # as Ctrl-C does to all processes of a terminal
+    assert len(list(islice(ahead.passes, 3 * AHEAD))) == 3 * AHEAD  # more than was ready
+    assert ahead.workers <= child_processes()
+
+
+@needs_proc
+def test_a_worker_that_dies_in_the_middle_of_a_message_is_told_and_none_is_left(prepare: Prepare) -> None:
+    before = child_processes()
+    with prepare(1) as passes:
         assert len(pickle.dumps(to_arrays(next(passes)))) > PIPE_BYTES
-        wait_until(lambda: all(map(is_asleep, readers)))  # one of them in the middle of a message
-        youngest = max(readers)
-        os.kill(youngest, signal.SIGKILL)
+        (worker,) = child_processes() - before
+        wait_until(lambda: is_asleep(worker), 60)  # with half a message in the pipe
+        os.kill(worker, signal.SIGKILL)
         with pytest.raises(RankError, match="process that reads ahead has ended"):
             list(islice(passes, 100))
-    wait_until(lambda: len(child_processes() - before) <= 1)  # multiprocessing's tracker of resources stays
+    wait_until(lambda: child_processes() <= before, 60)
+
+
+@needs_proc
+def test_workers_end_with_the_block_though_they_have_more_to_do(prepare: Prepare) -> None:
+    before = child_processes()
+    with prepare(1) as passes:
+        next(passes)
+        assert child_processes() - before
+    wait_until(lambda: child_processes() <= before, 60)
 
 
 @pytest.mark.slow
@@ -163,16 +203,13 @@ def test_workers_are_as_many_as_wished_and_by_default_leave_the_cores_to_trainin
     assert num_workers(None, cuda) == 1
 
 
+@needs_proc
 @pytest.mark.slow
-def test_no_worker_outlives_a_run_that_is_killed(tiny_shards: Path, tmp_path: Path) -> None:
-    words = [word for text in (*TINY, "training.workers=2", "training.steps=100000") for word in ("--set", text)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "meloformer", "train", str(tiny_shards), "--out", str(tmp_path / "run"), *words],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not ((tmp_path / "run/metrics.jsonl").is_file() and losses_of(tmp_path / "run")):
-        time.sleep(0.1)
+def test_no_worker_outlives_a_run_that_is_killed(tiny_shards: Path, tmp_path: Path, start_training: Start) -> None:
+    before = child_processes()
+    process = start_training(tiny_shards, tmp_path / "run", "training.workers=2", "training.steps=100000")
+    wait_until(lambda: num_steps(tmp_path / "run") > 0, 300)
+    assert len(child_processes() - before - {process.pid}) == 2
     process.kill()
-    process.communicate(timeout=30)  # stderr ends when nobody has it any more
+    process.communicate(timeout=60)  # stderr ends when nobody has it any more
+    assert process.returncode == -signal.SIGKILL
