@@ -9,8 +9,8 @@ import torch
 from experiments.families import FAMILIES, interval, phrase
 from meloformer.model.batch import Batch
 from meloformer.tokens.vocabulary import Vocabulary
-from tests.model.test_causality import depends_on_company, leaks, model_of, two_rows
-from tests.model.test_visibility import row_of
+from tests.model.leaks import depends_on_company, leaks, model_of, two_rows
+from tests.model.paths import row_of
 
 
 @pytest.mark.parametrize("path", ["dense", "sparse"])

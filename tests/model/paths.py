@@ -17,6 +17,9 @@ from meloformer.settings import HeadFamily, ModelSettings
 from meloformer.tokens.vocabulary import PAD, Vocabulary
 from tests.strategies import random_document
 
+FP32 = 1e-5
+"""Largest difference by the largest value; of outputs and of each gradient."""
+PRECISION = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
 FAMILIES: tuple[HeadFamily, ...] = ("track", "ensemble", "onset", "pitch")
 ALL_FAMILIES: dict[HeadFamily, int] = dict.fromkeys(FAMILIES, 1)
 NAMES = ("query", "key", "value", "summary query", "summary key", "summary value", "second key", "second value")
@@ -25,6 +28,10 @@ NAMES = ("query", "key", "value", "summary query", "summary key", "summary value
 def settings_of(**changes: Any) -> ModelSettings:
     given = {"num_layers": 1, "dim": 32, "ffn_dim": 48, "heads": ALL_FAMILIES, **changes}
     return ModelSettings.of_size("tiny", **given)
+
+
+def row_of(text: str) -> np.ndarray:
+    return np.array([Vocabulary.default().id_of(name) for name in text.split()], dtype=np.uint16)
 
 
 def piece(seed: int, notes_of_bars: list[int], num_instruments: int = 3) -> np.ndarray:
@@ -96,3 +103,24 @@ def inputs_of(batch: Batch, settings: ModelSettings, dtype: torch.dtype, seed: i
     tokens, bars = tuple(batch.ids.shape), tuple(batch.bar_document.shape)
     shapes = [(*tokens, n) for n in (all_heads, shared, shared)] + [(*bars, n) for n in (all_heads, *[shared] * 4)]
     return [torch.randn(*shape, settings.head_dim, generator=generator).mul_(1.5).to(dtype) for shape in shapes]
+
+
+def sparse_settings(**changes: Any) -> ModelSettings:
+    return settings_of(**{"attention": "sparse", **changes})
+
+
+def assert_same(rows: list[np.ndarray], settings: ModelSettings, dtype: torch.dtype = torch.float32) -> None:
+    """Compare with the dense reference in fp64 on the same inputs."""
+    batch = Batch.of(rows)
+    inputs = inputs_of(batch, settings, dtype)
+    found = outcome(SparsePath.of(batch, settings), inputs)
+    wanted = outcome(DensePath.of(batch, settings, torch.float64), [each.double() for each in inputs])
+    pairs = [*zip(("summarised", "updated"), found.outputs, wanted.outputs, strict=True)]
+    pairs += [(f"gradient of {name}", found.gradients[name], wanted.gradients[name]) for name in NAMES]
+    largest_gradient = max(float(each.abs().max()) for each in wanted.gradients.values())
+    for name, one, other in pairs:
+        assert one.dtype == dtype
+        assert one.isfinite().all(), name
+        # The gradient of a lonely query is zero but for rounding: its scale is that of the other gradients.
+        scale = largest_gradient if name.startswith("gradient") else float(other.abs().max())
+        assert float((one.double() - other).abs().max()) <= PRECISION.get(dtype, FP32) * scale, name

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from meloformer.model.ffn import SwiGLU
 from meloformer.model.norm import CHUNK, RMSNorm
 from meloformer.model.rope import Rotation, rotate, rotation
+from tests.model.operations import Watched
 
 
 def plain_swiglu(ffn: SwiGLU, x: Tensor) -> Tensor:
@@ -122,14 +120,10 @@ def test_without_gradients_the_inner_width_takes_one_chunk() -> None:
     ffn, x = SwiGLU(8, 64), torch.randn(1, 4 * CHUNK, 8)
     made: list[int] = []
 
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor) and result.shape[-1] == 64:
-                made.append(result.untyped_storage().nbytes() // 4)
-            return result
+    def see(_name: str, _arguments: object, results: list[Tensor]) -> None:
+        made.extend(each.untyped_storage().nbytes() // 4 for each in results if each.ndim and each.shape[-1] == 64)
 
-    with torch.no_grad(), Watch():
+    with torch.no_grad(), Watched(see):
         found = ffn(x)
     assert made
     assert max(made) == 64 * CHUNK

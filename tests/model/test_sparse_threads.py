@@ -16,7 +16,7 @@ from meloformer.model.meloformer import MeloFormer
 from meloformer.model.sparse import SparsePath
 from meloformer.model.workers import side_by_side
 from meloformer.tokens.encode import encode
-from tests.model.test_sparse import BATCHES, assert_same, inputs_of, outcome, settings_of
+from tests.model.paths import BATCHES, assert_same, inputs_of, outcome, sparse_settings
 
 CPU = torch.device("cpu")
 
@@ -32,11 +32,11 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize("name", ["random", "a bar of a thousand tokens", "nothing but padding"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_any_number_of_threads_is_exact(num_threads: int, name: str, dtype: torch.dtype) -> None:  # noqa: ARG001
-    assert_same(BATCHES[name], settings_of(), dtype)
+    assert_same(BATCHES[name], sparse_settings(), dtype)
 
 
 def test_the_same_number_of_threads_has_the_same_bits(num_threads: int) -> None:  # noqa: ARG001
-    batch, settings = Batch.of(BATCHES["random"]), settings_of()
+    batch, settings = Batch.of(BATCHES["random"]), sparse_settings()
     inputs = inputs_of(batch, settings, torch.float32)
     once, again = (outcome(SparsePath.of(batch, settings), inputs) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(once.outputs, again.outputs, strict=True))
@@ -44,7 +44,7 @@ def test_the_same_number_of_threads_has_the_same_bits(num_threads: int) -> None:
 
 
 def test_autocast_changes_nothing_inside_tiles(num_threads: int) -> None:  # noqa: ARG001
-    batch, settings = Batch.of(BATCHES["random"]), settings_of()
+    batch, settings = Batch.of(BATCHES["random"]), sparse_settings()
     inputs = inputs_of(batch, settings, torch.float32)
     wanted = outcome(SparsePath.of(batch, settings), inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -55,7 +55,7 @@ def test_autocast_changes_nothing_inside_tiles(num_threads: int) -> None:  # noq
 
 def test_inference_mode_changes_nothing(num_threads: int) -> None:  # noqa: ARG001
     torch.manual_seed(0)
-    model = MeloFormer(settings_of(attention="sparse", num_layers=2)).eval()
+    model = MeloFormer(sparse_settings(attention="sparse", num_layers=2)).eval()
     batch = Batch.of(BATCHES["random"])
     with torch.no_grad():
         wanted = model(batch)
@@ -86,4 +86,4 @@ def test_rows_of_real_music_are_exact(dev_files: list[Path]) -> None:
     ]
     assert len(rows) >= 4
     for row in rows:
-        assert_same([row], settings_of())
+        assert_same([row], sparse_settings())

@@ -19,13 +19,10 @@ from meloformer.model.visibility import (
 from meloformer.settings import HeadFamily, ModelSettings
 from meloformer.tokens.attributes import attributes
 from meloformer.tokens.vocabulary import TokenType, Vocabulary
+from tests.model.paths import row_of
 from tests.strategies import random_document
 
 PIECE = "BOS N 1/4 120 #D T0 P36 V9 #0 T0 P60 D3 V9 T6 P64 N #0 T6 P64 D3 V9 EOS"
-
-
-def row_of(text: str) -> np.ndarray:
-    return np.array([Vocabulary.default().id_of(name) for name in text.split()], dtype=np.uint16)
 
 
 def slow_rule(row: np.ndarray, family: str, *, offsets: tuple[int, ...], type_rule: bool | str) -> np.ndarray:

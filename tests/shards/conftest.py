@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from meloformer.midi.write import to_midi_bytes
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
 from meloformer.shards.format import SUFFIX, Shard, ShardWriter
-from meloformer.shards.store import Documents
+from meloformer.shards.report import Report
+from meloformer.shards.store import Documents, open_shards
 
 NUM_PIECES = 10
 REJECTED = {
@@ -31,6 +35,41 @@ REJECTED = {
 
 def settings_with(*changes: str) -> Settings:
     return load_settings(None, list(changes))
+
+
+SETTINGS = settings_with("pack.val_share=0.3", "pack.test_share=0.2")
+"""Enough of every split."""
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def shards_in(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in bytes_in(folder).items() if name.endswith(".zst")}
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def split_by_name(folder: Path) -> dict[str, str]:
+    return {line["name"]: line["split"] for line in lines_of(folder / "documents.jsonl")}
+
+
+def assert_adds_up(report: Report, folder: Path) -> None:
+    """Report, manifest and the files of a folder of shards tell the same story."""
+    manifest = open_shards(folder).manifest
+    rejects = lines_of(folder / "rejects.jsonl")
+    documents = lines_of(folder / "documents.jsonl")
+    assert report.inputs == report.kept + sum(report.rejects.values())
+    assert Counter(line["reason"] for line in rejects) == report.rejects == manifest.rejects
+    assert manifest.num_inputs == report.inputs
+    assert manifest.num_documents == report.kept == len(documents) == report.to_dict()["num_documents"]
+    assert manifest.num_tokens == report.num_tokens == sum(line["tokens"] for line in documents)
+    assert manifest.num_notes == report.num_notes == sum(line["statistics"]["notes"] for line in documents)
+    names = [line["name"] for line in (*rejects, *documents)]
+    assert len(set(names)) == len(names) == report.inputs
 
 
 def altered(score: Score, *, semitones: int, tempo_us: int) -> Score:

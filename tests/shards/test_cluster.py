@@ -16,8 +16,7 @@ from meloformer.errors import MeloFormerError
 from meloformer.shards import cluster, parallel
 from meloformer.shards.pipeline import pack_pieces
 from meloformer.tokens.vocabulary import Vocabulary
-from tests.shards.conftest import settings_with
-from tests.shards.test_pipeline import bytes_in
+from tests.shards.conftest import bytes_in, settings_with
 
 pytestmark = pytest.mark.distributed
 pytest.importorskip("distributed", reason="a cluster needs the extra meloformer[cluster]")

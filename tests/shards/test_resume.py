@@ -19,8 +19,7 @@ from meloformer.shards import pipeline
 from meloformer.shards.format import ShardWriter
 from meloformer.shards.pipeline import filter_pieces, pack_pieces, tokenize_pieces
 from meloformer.shards.report import Report
-from tests.shards.conftest import settings_with
-from tests.shards.test_pipeline import assert_adds_up, bytes_in
+from tests.shards.conftest import assert_adds_up, bytes_in, settings_with
 
 pytestmark = pytest.mark.distributed
 SETTINGS = settings_with("pack.val_share=0.3", "pack.test_share=0.2", "pack.shard_tokens=2000", "pack.workers=2")
