@@ -1,4 +1,4 @@
-"""Files, lists and shards that are damaged, gone or out of reach: rejects with a reason, or an end with nothing written."""
+"""Files, lists and shards that are damaged or gone: rejects with their reason, or an end that writes nothing."""
 
 from __future__ import annotations
 
