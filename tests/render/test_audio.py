@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import wave
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from meloformer.render.soundfont import find_soundfont
 from tests.render.pieces import band
 from tests.render.soundfonts import write_sine_soundfont
 
-pytest.importorskip("midirenderer", reason="midirenderer is not installed")
+needs_synthesizer = pytest.mark.skipif(find_spec("midirenderer") is None, reason="midirenderer is not installed")
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def hertz_of(samples: np.ndarray, rate: int) -> float:
     return float(np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()])
 
 
+@needs_synthesizer
 def test_notes_sound_at_their_pitch_in_their_time(sine: Path) -> None:
     samples, rate = sound_of(notes((0, 24, 69), (24, 24, 57), (72, 24, 81)), sine)
     seconds = [samples[round(second * rate) : round((second + 1) * rate)] for second in range(4)]
@@ -52,6 +54,7 @@ def test_notes_sound_at_their_pitch_in_their_time(sine: Path) -> None:
     assert min(loudness[0], loudness[1], loudness[3]) > 0.1
 
 
+@needs_synthesizer
 def test_the_loudest_sample_is_one_decibel_below_the_full_scale(sine: Path, tmp_path: Path) -> None:
     score = notes((0, 12, 69), (0, 12, 64), (0, 12, 60))
     write_wav(score, tmp_path / "piece.wav", sine)
@@ -63,6 +66,7 @@ def test_the_loudest_sample_is_one_decibel_below_the_full_scale(sine: Path, tmp_
     assert 0.5 <= seconds <= 0.5 + TAIL_SECONDS + 0.1
 
 
+@needs_synthesizer
 def test_more_instruments_than_channels_all_sound(sine: Path) -> None:
     score = make_score(
         ticks_per_quarter=12, onset_ticks=[0] * 20, duration_ticks=[24] * 20, pitch=range(50, 70),
@@ -83,18 +87,21 @@ def test_drums_are_in_the_first_part_only() -> None:
     assert sum(part.num_notes for part in parts_for_one_port(score)) == score.num_notes
 
 
+@needs_synthesizer
 def test_a_piece_without_notes_is_silence_of_its_length(sine: Path) -> None:
     samples, rate = sound_of(make_score(ticks_per_quarter=12, end_ticks=48), sine)
     assert samples.shape == (2 * rate, 2)
     assert not samples.any()
 
 
+@needs_synthesizer
 def test_a_file_that_is_no_soundfont_is_named(tmp_path: Path) -> None:
     (tmp_path / "song.sf2").write_bytes(b"RIFF, but nothing else")
     with pytest.raises(InputError, match=r"song\.sf2 cannot be played from"):
         sound_of(band(), tmp_path / "song.sf2")
 
 
+@needs_synthesizer
 def test_a_damaged_soundfont_is_named_too(sine: Path) -> None:
     damaged = bytearray(sine.read_bytes())
     end_of_loop = damaged.rindex(b"sine".ljust(20, b"\0")) + 32

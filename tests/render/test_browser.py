@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ TAP = """
 const connect = AudioNode.prototype.connect;
 AudioNode.prototype.connect = function (target, ...rest) {
   if (target instanceof AudioDestinationNode) {
-    const tap = new AnalyserNode(this.context, { fftSize: 8192 });
+    const tap = new AnalyserNode(this.context, { fftSize: 32768 });
     connect.call(this, tap);
     window.audio = this.context;
     window.loudness = () => {
-      const samples = new Float32Array(8192);
+      const samples = new Float32Array(32768);
       tap.getFloatTimeDomainData(samples);
       return samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
     };
@@ -30,8 +31,23 @@ AudioNode.prototype.connect = function (target, ...rest) {
   return connect.call(this, target, ...rest);
 };
 """
-"""Listens to what goes to the loudspeaker."""
+"""Listens to what goes to the loudspeaker; ``loudness`` is the most of the last 32,768 samples, more than a beat."""
+LOUDEST_OF = """async (seconds) => {
+  let most = 0;
+  for (const end = audio.currentTime + seconds; audio.currentTime < end; ) {
+    most = Math.max(most, loudness());
+    await new Promise((go) => setTimeout(go, 20));
+  }
+  return most;
+}"""
+"""By the clock of the sound."""
+SILENCE = 0.001
 SHOWN_X = "new DOMMatrix(getComputedStyle(document.getElementById('cursor')).transform).e"
+SHOWN_AND_HEARD = f"""async () => {{
+  for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame);
+  return [{SHOWN_X}, audio.currentTime];
+}}"""
+"""Where the cursor was drawn just now, and the clock of the sound."""
 Open = Callable[..., Any]
 
 
@@ -78,20 +94,26 @@ def place(page: Any) -> str:
 
 
 def wait_until(page: Any, condition: str) -> None:
-    """Wait some seconds for a condition; playwright's own way is forbidden by the page's security policy."""
-    for _ in range(100):
-        if page.evaluate(condition):
-            return
+    """Wait for a condition; playwright's own way is forbidden by the page's security policy."""
+    until = time.monotonic() + 30
+    while not page.evaluate(condition):
+        assert time.monotonic() < until, condition
         page.wait_for_timeout(50)
-    raise AssertionError(condition)
 
 
 def wait_for_sound(page: Any) -> None:
     wait_until(page, "window.loudness !== undefined && window.loudness() > 0.01")
 
 
-def wait_for_silence(page: Any) -> None:
-    wait_until(page, "window.loudness() < 0.001")
+def ring_out(page: Any) -> None:
+    """Until what was heard before is behind all that ``loudness`` looks at."""
+    page.evaluate(LOUDEST_OF, 1.5)
+
+
+def assert_silence(page: Any) -> None:
+    """What sounds may ring out; then there is nothing for two beats and a bit."""
+    ring_out(page)
+    assert page.evaluate(LOUDEST_OF, 1.2) < SILENCE
 
 
 def test_play_sounds_and_moves_the_cursor_and_pause_stops_both(open_page: Open) -> None:
@@ -103,7 +125,7 @@ def test_play_sounds_and_moves_the_cursor_and_pause_stops_both(open_page: Open) 
     wait_until(page, f"{SHOWN_X} > {at_start + 20}")
     assert page.get_attribute("#play", "aria-label") == "Pause"
     page.click("#play")
-    wait_for_silence(page)
+    assert_silence(page)
     paused = page.evaluate(SHOWN_X)
     page.wait_for_timeout(200)
     assert page.evaluate(SHOWN_X) == paused > at_start
@@ -116,9 +138,10 @@ def test_mute_and_solo_change_what_is_heard(open_page: Open) -> None:
     page.click("#play")
     wait_for_sound(page)
     page.click("[aria-label='Mute Acoustic Grand Piano']")
+    ring_out(page)
     wait_for_sound(page)
     page.click("[aria-label='Mute Drums']")
-    wait_for_silence(page)
+    assert_silence(page)
     assert page.get_attribute("[aria-label='Mute Drums']", "aria-pressed") == "true"
     page.click("[aria-label='Solo Drums']")
     wait_for_sound(page)
@@ -142,14 +165,20 @@ def test_a_click_on_the_roll_and_the_keys_move_the_cursor(open_page: Open) -> No
 
 
 def test_the_tempo_slider_makes_the_music_faster_and_the_end_is_reached(open_page: Open) -> None:
-    page = open_page(band(num_bars=2))
+    page = open_page(band(num_bars=4))
+    page.locator("#zoom").fill("0")  # no scrolling
+    at_start = page.evaluate(SHOWN_X)
     page.locator("#tempo").fill("200")
     assert page.eval_on_selector("#bpm", "element => element.value") == "240 bpm"
     page.click("#play")
-    page.wait_for_selector("#play[aria-label=Pause]")
-    page.wait_for_selector("#play[aria-label=Play]", timeout=15_000)
-    assert 1.9 < page.evaluate("window.audio.currentTime") < 3.5  # four seconds at the written tempo
-    assert place(page) == "bar 2 of 2, 0:04"
+    wait_until(page, f"{SHOWN_X} > {at_start + 5}")
+    before, seconds_before = page.evaluate(SHOWN_AND_HEARD)
+    page.wait_for_timeout(800)
+    after, seconds_after = page.evaluate(SHOWN_AND_HEARD)
+    page.wait_for_selector("#play[aria-label=Play]", timeout=30_000)
+    assert place(page) == "bar 4 of 4, 0:08"
+    a_second = (page.evaluate(SHOWN_X) - at_start) / 8
+    assert (after - before) / a_second / (seconds_after - seconds_before) == pytest.approx(2, abs=0.15)
 
 
 def test_a_long_piece_scrolls_with_the_cursor(open_page: Open) -> None:

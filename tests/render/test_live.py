@@ -14,7 +14,7 @@ from meloformer.errors import OutputError
 from meloformer.midi.score import DRUMS, make_score
 from meloformer.render.bars import DRUM_SECONDS, PlayedBar, played_bars
 from meloformer.render.channels import Channels
-from meloformer.render.live import LEAD_SECONDS, BarQueue, Player, play_live
+from meloformer.render.live import LEAD_SECONDS, BarQueue, Played, Player, play_live
 from tests.render.pieces import band
 
 
@@ -196,8 +196,8 @@ def test_a_score_is_played_under_its_tempo_map() -> None:
     assert second.duration_seconds.tolist() == [1, DRUM_SECONDS]
 
 
-def test_events_are_punctual_by_the_real_clock_while_a_thread_computes() -> None:
-    """Within 50 ms here, where other tests share the machine; ``benchmarks/live.py`` measures against 5 ms."""
+def played_by_the_real_clock() -> tuple[np.ndarray, Played]:
+    """Seconds between the twenty beats of a piece that a thread makes meanwhile; they are written 0.05 s apart."""
     beats: list[float] = []
 
     class Port:
@@ -211,6 +211,19 @@ def test_events_are_punctual_by_the_real_clock_while_a_thread_computes() -> None
             yield one
 
     played = play_live(bars(), Port())
-    assert (played.bars, played.notes, played.pauses) == (5, 20, 0)
-    assert np.diff(beats) == pytest.approx(np.full(19, 0.05), abs=0.05)
+    return np.diff(beats), played
+
+
+def test_most_events_are_punctual_by_the_real_clock_while_a_thread_computes() -> None:
+    """One pause of this machine, which other tests share, is no fault; ``benchmarks/live.py`` measures against 5 ms."""
+    between, played = played_by_the_real_clock()
+    assert (played.bars, played.notes) == (5, 20)
+    assert np.median(between) == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.slow
+def test_no_event_is_late_by_the_real_clock_while_a_thread_computes() -> None:
+    between, played = played_by_the_real_clock()
+    assert played.pauses == 0
+    assert between == pytest.approx(np.full(19, 0.05), abs=0.05)
     assert played.most_late_seconds < 0.05
