@@ -54,7 +54,7 @@ def test_a_measured_step_has_every_part_and_none_of_what_the_caller_holds() -> N
 
 
 def test_what_needs_more_memory_than_there_is_says_so_and_ends_nothing() -> None:
-    settings = load_settings(None, ["model.size=tiny", f"model.dim={2**18}", "bench.seq_len=64"])
+    settings = load_settings(None, ["model.size=tiny", f"model.ffn_dim={2**40}", "bench.seq_len=64"])
     with pytest.raises(OutOfMemoryError, match=r"tiny, 64 tokens x 1 was stopped.*--seq-len"):
         peak_step_bytes(settings, None, torch.device("cpu"))
 

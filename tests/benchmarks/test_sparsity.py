@@ -10,7 +10,7 @@ from benchmarks.sparsity import SIDE, blocks_touched, pairs
 from experiments.plain import attention_alone, documents_of, plain_attention
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
-from meloformer.model.visibility import finished_mask, own_bar_mask, regular_masks, summary_mask
+from meloformer.model.visibility import EQUAL_KEY, finished_mask, own_bar_mask, regular_masks, summary_mask
 from meloformer.settings import ModelSettings
 from tests.model.paths import padded, piece
 
@@ -22,34 +22,37 @@ def batch() -> Batch:
     return Batch.of([padded(np.concatenate([piece(1, [9] * 8), piece(2, [3, 0, 12])]), 40)])
 
 
-def test_visible_pairs_are_those_of_the_masks(batch: Batch) -> None:
-    real = batch.document[0] >= 0
-    masks = regular_masks(batch, SETTINGS)
-    seen = sum(SETTINGS.heads[family] * int(mask[0][real].sum()) for family, mask in masks.items())
-    seen += SETTINGS.heads["ensemble"] * int(finished_mask(batch)[0][real].sum())
-    bars = batch.bar_document[0] >= 0
-    seen += SETTINGS.num_heads * sum(int(mask(batch)[0][bars].sum()) for mask in (summary_mask, own_bar_mask))
-    length = batch.ids.shape[1]
-    visible, computed = pairs(batch, SETTINGS, Layout.of(batch, SETTINGS))
-    of_padding = int((~real).sum()) * SETTINGS.num_heads  # PAD sees itself
-    found = visible * SETTINGS.num_heads * length * (length + 1) / 2
-    assert seen <= found <= seen + of_padding + SETTINGS.num_heads * int((~bars).sum())
+@pytest.fixture
+def full() -> Batch:
+    """Without padding, so that every pair of the masks counts."""
+    return Batch.of([np.concatenate([piece(1, [9] * 8), piece(2, [3, 0, 12]), piece(3, [20] * 4)])])
+
+
+def test_visible_pairs_are_those_of_the_masks(full: Batch) -> None:
+    seen = sum(SETTINGS.heads[family] * int(mask.sum()) for family, mask in regular_masks(full, SETTINGS).items())
+    seen += SETTINGS.heads["ensemble"] * int(finished_mask(full).sum())
+    seen += SETTINGS.num_heads * sum(int(mask(full).sum()) for mask in (summary_mask, own_bar_mask))
+    length = full.ids.shape[1]
+    visible, computed = pairs(full, SETTINGS, Layout.of(full, SETTINGS))
+    assert visible * SETTINGS.num_heads * length * (length + 1) / 2 == pytest.approx(seen, rel=1e-9)
     assert computed >= visible
 
 
-def test_touched_blocks_as_written_are_those_with_a_pair_that_the_masks_show(batch: Batch) -> None:
-    length = batch.ids.shape[1]
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_touched_blocks_are_those_with_a_pair_that_the_masks_show(full: Batch, is_sorted: bool) -> None:
+    length = full.ids.shape[1]
     side = -(-length // SIDE)
     touched = 0
-    real = batch.document[0] >= 0
-    for family, mask in regular_masks(batch, SETTINGS).items():
+    for family, mask in regular_masks(full, SETTINGS).items():
+        order = torch.arange(length)
+        if is_sorted and family in EQUAL_KEY:
+            keys = zip(full.document[0].tolist(), EQUAL_KEY[family](full)[0].tolist(), range(length), strict=True)
+            order = torch.tensor([place for *_, place in sorted(keys)])
         whole = torch.zeros(side * SIDE, side * SIDE, dtype=torch.bool)
-        whole[:length, :length] = mask[0] & real & real[:, None]
-        blocks = whole.view(side, SIDE, side, SIDE).any(3).any(1)
-        touched += SETTINGS.heads[family] * int(blocks.sum())
+        whole[:length, :length] = mask[0][order][:, order]
+        touched += SETTINGS.heads[family] * int(whole.view(side, SIDE, side, SIDE).any(3).any(1).sum())
     share = touched / SETTINGS.num_heads / (side * (side + 1) / 2)
-    assert blocks_touched(batch, SETTINGS, is_sorted=False) == pytest.approx(share, abs=0.02)
-    assert blocks_touched(batch, SETTINGS, is_sorted=True) <= blocks_touched(batch, SETTINGS, is_sorted=False)
+    assert blocks_touched(full, SETTINGS, is_sorted=is_sorted) == pytest.approx(share, rel=1e-6)
 
 
 def test_documents_cover_every_row_once(batch: Batch) -> None:

@@ -118,10 +118,19 @@ def test_bars_come_one_by_one_and_make_up_the_pieces(model: mf.MeloFormer) -> No
     assert [len(bars) for bars in documents] == [SHORT.bars] * 3
 
 
-def test_the_first_bar_comes_before_the_others_are_written(model: mf.MeloFormer) -> None:
-    first = next(stream(model, SHORT.model_copy(update={"bars": 4000})))
-    assert first.number == 0
-    assert not first.is_last
+def test_the_first_bar_comes_before_the_others_are_written(
+    model: mf.MeloFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, real_step = [], Decoder.step
+
+    def watched_step(self: Decoder, pieces: list[PieceCache], ids: list[int]) -> torch.Tensor:
+        steps.append(ids)
+        return real_step(self, pieces, ids)
+
+    monkeypatch.setattr(Decoder, "step", watched_step)
+    first = next(stream(model, SHORT.model_copy(update={"bars": 40})))
+    assert (first.number, first.is_last) == (0, False)
+    assert 0 < len(steps) <= len(first.ids)
 
 
 def test_a_model_looks_back_no_further_than_its_context(model: mf.MeloFormer, monkeypatch: pytest.MonkeyPatch) -> None:
