@@ -10,11 +10,9 @@ import argparse
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
-from benchmarks.measure import machine, write_section
+from benchmarks.measure import PAGE, machine, write_section
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 ALL = ("bench", "--gpu-mem", "32")
 SHAPE = ("--size", "small", "--seq-len", "2048", "--repeats", "5")
 COMPARISONS = (

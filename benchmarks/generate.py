@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.controls import broken_controls, random_controls
-from benchmarks.measure import interleaved, machine, table, write_section
+from benchmarks.measure import PAGE, interleaved, machine, table, write_section
 from meloformer.bench.music import practice_piece
 from meloformer.generation.cache import PieceCache
 from meloformer.generation.constraints import Constraints
@@ -40,7 +40,6 @@ from meloformer.shards.store import open_shards
 from meloformer.tokens.encode import encode
 from meloformer.tokens.vocabulary import Vocabulary
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 LLAMA = "Llama (transformers), KV cache"
 MOST_BARS = 100_000
 TOGETHER = 8

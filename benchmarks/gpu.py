@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.measure import table, write_section
+from benchmarks.measure import PAGE, table, write_section
 from experiments.plain import PlainTransformer, attention_alone
 from meloformer.bench.flops import PEAK_FLOPS, linear_flops, pair_flops, visible_pairs
 from meloformer.bench.music import practice_piece
@@ -37,7 +37,6 @@ from meloformer.tokens.vocabulary import Vocabulary
 from meloformer.training.loss import target_losses
 from meloformer.training.optimizer import make_optimizers
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 DTYPE = torch.bfloat16
 COLUMNS = (
     "tokens x rows", "tokens/s, plain", "tokens/s, ours", "attention alone, ms: plain / ours", "by document / ours",

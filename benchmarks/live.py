@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import machine, table, write_section
+from benchmarks.measure import PAGE, machine, table, write_section
 from meloformer.bench.music import practice_piece
 from meloformer.generation.generate import stream
 from meloformer.model.meloformer import MeloFormer
@@ -28,7 +28,6 @@ from meloformer.settings import GenerationSettings, ModelSettings
 from meloformer.tokens.bar_by_bar import BarDecoder
 from meloformer.tokens.vocabulary import Vocabulary
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 BUDGET_MS = 5.0
 """An event may come so late while the generator is ahead."""
 

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 Task = Callable[[], object]
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+"""Where figures are written down."""
 
 
 def interleaved(tasks: Mapping[str, Task], *, repeats: int) -> dict[str, float]:
