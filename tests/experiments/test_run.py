@@ -78,8 +78,8 @@ def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(tiny_shards:
     assert last["seconds"] >= 0.6
     assert [point["steps"] for point in first["curve"]] == [2, 4, 6]
     assert len(last["curve"]) > 4
+    settings = load_experiment("positions").settings_of("time", ["training.schedule=cosine"])
     with pytest.raises(SettingsError, match="wsd"):
-        settings = load_experiment("positions").settings_of("time", ["training.schedule=cosine"])
         next(train_variant(tiny_shards, settings, [Budget(steps=2), Budget(minutes=1)]))
 
 
