@@ -11,6 +11,7 @@ turns, on one core in fp32, and what is told is the median of process CPU time; 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -188,8 +189,6 @@ def first_note(repeats: int) -> tuple[float, float]:
 
 def _cpu_seconds(pid: int) -> float:
     """Of a running process; not a number where the system does not tell."""
-    import os
-
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
@@ -260,6 +259,9 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=1000, help="under random wishes")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     args = parser.parse_args()
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # numpy reads it when it is imported
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.generate", *sys.argv[1:]], one_thread)
     torch.set_num_threads(1)
     text = report(args)
     sys.stdout.write(text + "\n")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meloformer.generation.store import COLUMNS, Place, Store
+from meloformer.generation.store import COLUMNS, Array, Place, Store, as_array
 from meloformer.model.visibility import EQUAL_KEY, READS_SUMMARIES
 from meloformer.settings import HeadFamily, ModelSettings
 from meloformer.tokens.attributes import GLOBAL, NONE, Attributes
@@ -160,7 +160,7 @@ class PieceCache:
         settings = self.settings
         return Store(settings.num_layers, num_slots, settings.head_dim, self._device, has_columns=self._has_columns)
 
-    def _hidden(self, family: HeadFamily, store: Store) -> Tensor | None:
+    def _hidden(self, family: HeadFamily, store: Store) -> Array | None:
         """(n,) what the latest token does not see of its store by the rules of ``visibility``; ``None`` for nothing."""
         types, notes, instruments, bars = store.columns
         facts, visible = self.facts, np.ones(store.length, dtype=bool)
@@ -174,7 +174,7 @@ class PieceCache:
             elif facts.type == TokenType.VELOCITY:
                 by_type |= types == TokenType.VELOCITY
             visible &= by_type
-        return None if visible.all() else torch.from_numpy(~visible).to(self._device)
+        return None if visible.all() else as_array(torch.from_numpy(~visible).to(self._device))
 
     def close_bar(self, summary_key_value: Tensor, second_key_value: Tensor) -> None:
         """End the open bar.
