@@ -31,12 +31,13 @@ test: $(VENV)/.dev  ## the tests; ARGS="-m slow" for the slow ones
 demo: $(VENV)/.user  ## from public-domain music to new music, on a CPU, in minutes; leaves demo/
 	$(BIN)/meloformer demo $(ARGS)
 
-bench: $(VENV)/.user  ## speed and memory of a training step on this machine
+bench: $(VENV)/.user  ## what fits into a GPU, how fast a step is here, how long training takes
 	$(BIN)/meloformer bench $(ARGS)
 
 faults: $(VENV)/.dev  ## damaged files and killed runs, some minutes; MIDI=folder of MIDI files
 	$(BIN)/python -m benchmarks.faults mutate $(MIDI)
 	$(BIN)/python -m benchmarks.faults kill $(MIDI)
+	for kind in kill disk damage; do $(BIN)/python -m benchmarks.faults_training $$kind || exit 1; done
 
 docs: $(VENV)/.dev  ## write the generated parts of docs/ again
 	$(BIN)/python scripts/build_docs.py

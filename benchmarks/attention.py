@@ -6,7 +6,7 @@ python -m benchmarks.attention SHARDS --results FILE   keep what is measured the
 
 Both models have the same width, depth, heads and feed-forward networks; the plain one has no summaries. They take
 turns, and what is told is the median of process CPU time. Rows above 20,000 tokens are measured once, each step in a
-process of its own and without a warm-up: at 65,536 tokens a plain step takes ten minutes. Packed shards are rows of
+process of its own: at 65,536 tokens a plain step takes ten minutes. Packed shards are rows of
 real music; without any, music made by rule is measured.
 """
 
@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
 
 from benchmarks.measure import interleaved, machine, table, write_section
-from benchmarks.plain import PlainTransformer, plain_attention
+from benchmarks.plain import PlainTransformer, attention_alone, documents_of
 from benchmarks.sparsity import blocks_touched, pairs
+from meloformer.bench.memory import forget_largest_resident_bytes, largest_resident_bytes
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
@@ -48,6 +46,7 @@ MOST_TO_REPEAT = 20_000
 """Tokens of a row that is measured more than once."""
 
 Kind = Literal["plain", "ours", "ours, fp32 attention"]
+KINDS: tuple[Kind, ...] = ("plain", "ours")
 
 
 class Case(NamedTuple):
@@ -84,71 +83,37 @@ def settings_of(kind: Kind) -> ModelSettings:
 class Step:
     """A training step: layout, forward, backward, optimiser."""
 
-    def __init__(self, kind: Kind, case: Case) -> None:
+    def __init__(self, kind: Kind, case: Case, batch: Batch, vocabulary: Vocabulary) -> None:
         torch.manual_seed(0)
-        self.batch, vocabulary = row_of(case)
-        self.settings, self.dtype = settings_of(kind), DTYPES[case.dtype]
+        self.batch, self.settings, self.dtype = batch, settings_of(kind), DTYPES[case.dtype]
         model = PlainTransformer if kind == "plain" else MeloFormer
         self.model = model(self.settings, vocabulary).to(self.dtype)
         self.optimizers = make_optimizers(self.model, TrainingSettings.model_validate({"optimizer": "muon"}))
-        self.layout = Layout.of(self.batch, self.settings, self.dtype) if kind == "plain" else None
 
     def __call__(self) -> None:
         """Take it."""
-        layout = self.layout or Layout.of(self.batch, self.settings, self.dtype)
-        target_losses(self.model(self.batch, layout), self.batch).mean().backward()
+        self.take(self.batch)
+
+    def take(self, batch: Batch) -> None:
+        """Take it on another batch."""
+        layout = Layout.of(batch, self.settings, self.dtype)
+        target_losses(self.model(batch, layout), batch).mean().backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
 
 
-def attention_alone(case: Case) -> dict[str, Callable[[], object]]:
-    """Forward and backward of one layer's attention, projections left out: plain, and all four phases."""
-    settings, dtype = settings_of("ours"), DTYPES[case.dtype]
-    batch, _ = row_of(case)
-    layout = Layout.of(batch, settings, dtype)
-    tokens = (*batch.ids.shape, settings.num_heads, settings.head_dim)
-    bars = (*batch.bar_document.shape, settings.num_heads, settings.head_dim)
-    shared_tokens, shared_bars = ((*shape[:2], settings.num_kv_heads, shape[3]) for shape in (tokens, bars))
-
-    def of(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, dtype=dtype, requires_grad=True)
-
-    query, key, value = of(tokens), of(shared_tokens), of(shared_tokens)
-    summaries = of(bars), of(shared_bars), of(shared_bars)
-    second = of(shared_bars), of(shared_bars)
-    gradient, of_summaries = torch.randn(tokens, dtype=dtype), torch.randn(bars, dtype=dtype)
-
-    def plain() -> None:
-        plain_attention(query, key, value).backward(gradient)
-
-    def ours() -> None:
-        summarised = layout.path.summarise(*summaries, key, value)
-        updated = layout.path.update(query, key, value, *second)
-        torch.autograd.backward([summarised, updated], [of_summaries, gradient])
-
-    return {"plain": plain, "ours": ours}
-
-
 def one_step(kind: Kind, case: Case) -> dict[str, float]:
     """Of this process, which does nothing else: CPU seconds of a step, and by how much its memory grew at most."""
-    row_of(case)
+    batch, vocabulary = row_of(case)
+    forget_largest_resident_bytes()
     before = largest_resident_bytes()
-    step = Step(kind, case)
-    if not case.is_long:
-        step()  # the states of the optimiser are there from the second step on
+    step = Step(kind, case, batch, vocabulary)
+    step.take(Batch.of([batch.ids[0, :512].numpy()], vocabulary))  # makes the states of the optimisers
+    forget_largest_resident_bytes()
     started = time.process_time()
     step()
     return {"seconds": time.process_time() - started, "peak": largest_resident_bytes() - before}
-
-
-def largest_resident_bytes() -> int:
-    """Of this process, so far."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def in_own_process(kind: Kind, case: Case) -> dict[str, float]:
@@ -160,9 +125,13 @@ def in_own_process(kind: Kind, case: Case) -> dict[str, float]:
 class Results:
     """What was measured, by what it is; in a file, so that it is not lost where a run ends early."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, about: dict[str, Any]) -> None:
         self.path = path
-        self.found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path and path.exists() else {}
+        self.found: dict[str, Any] = {"about": about, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+        if path and path.exists():
+            self.found = json.loads(path.read_text("utf-8"))
+            if self.found["about"] != about:
+                raise SystemExit(f"{path} is about {self.found['about']}, not {about}; name another file")
 
     def __call__(self, name: str, case: Case, measure: Callable[[], Any]) -> Any:
         """The result, measured if it is not there yet."""
@@ -186,16 +155,26 @@ def after_one_round(tasks: dict[str, Callable[[], object]], case: Case) -> dict[
 def cells(case: Case, results: Results) -> list[str]:
     """A row of the table of times."""
     # Memory first, while this process holds nothing.
-    apart = {kind: results(kind, case, lambda kind=kind: in_own_process(kind, case)) for kind in ("plain", "ours")}
-    alone = results("attention alone", case, lambda: after_one_round(attention_alone(case), case))
+    apart = {kind: results(kind, case, lambda kind=kind: in_own_process(kind, case)) for kind in KINDS}
+    batch, vocabulary = row_of(case)
+    settings, dtype = settings_of("ours"), DTYPES[case.dtype]
+
+    def all_alone() -> dict[str, float]:
+        return after_one_round(attention_alone(batch, settings, Layout.of(batch, settings, dtype), dtype), case)
+
+    def all_steps() -> dict[str, float]:
+        return after_one_round({kind: Step(kind, case, batch, vocabulary) for kind in KINDS}, case)
+
+    alone = results("attention alone", case, all_alone)
     if case.is_long:
         steps = {kind: found["seconds"] for kind, found in apart.items()}
     else:
-        steps = results("steps", case, lambda: after_one_round({k: Step(k, case) for k in ("plain", "ours")}, case))
-    peaks = [apart[kind]["peak"] / 2**30 for kind in ("plain", "ours")]
+        steps = results("steps", case, all_steps)
+    peaks = [apart[kind]["peak"] / 2**30 for kind in KINDS]
     return [
         case.dtype, str(case.threads), f"{case.length:,}",
-        f"{alone['plain']:.3f}", f"{alone['ours']:.3f}", f"**{alone['plain'] / alone['ours']:.1f}**",
+        f"{alone['plain']:.3f}", f"{alone['by document']:.3f}", f"{alone['ours']:.3f}",
+        f"**{alone['plain'] / alone['ours']:.1f}**", f"{alone['by document'] / alone['ours']:.1f}",
         f"{steps['plain']:.1f}", f"{steps['ours']:.1f}", f"**{steps['ours'] / steps['plain']:.2f}**",
         *(f"{peak:.2f}" for peak in peaks),
     ]  # fmt: skip
@@ -208,11 +187,15 @@ def sparsity(case: Case, results: Results) -> list[str]:
         (batch, _), settings = row_of(case), settings_of("ours")
         taken = interleaved({"layout": lambda: Layout.of(batch, settings)}, repeats=3)["layout"]
         touched = [blocks_touched(batch, settings, is_sorted=is_sorted) for is_sorted in (False, True)]
-        return [*pairs(batch, settings, Layout.of(batch, settings)), *touched, taken]
+        pieces = documents_of(batch)
+        inside = sum((stop - start) * (stop - start + 1) for _, start, stop in pieces)
+        music = [len(pieces), int((batch.bar_document >= 0).sum()), inside / case.length / (case.length + 1)]
+        return [*music, *pairs(batch, settings, Layout.of(batch, settings)), *touched, taken]
 
-    *shares, taken = results("sparsity", case, measure)
+    documents, bars, *shares, taken = results("sparsity", case, measure)
     step = results("ours", case, lambda: in_own_process("ours", case))["seconds"]
-    return [f"{case.length:,}", *(f"{share:.3f}" for share in shares), f"{1000 * taken:.0f}", f"{taken / step:.1%}"]
+    counts = [f"{case.length:,}", f"{documents}", f"{bars}"]
+    return [*counts, *(f"{share:.3f}" for share in shares), f"{1000 * taken:.0f}", f"{taken / step:.1%}"]
 
 
 def detour(case: Case, results: Results) -> list[str]:
@@ -220,7 +203,7 @@ def detour(case: Case, results: Results) -> list[str]:
     kinds: tuple[Kind, ...] = ("ours", "ours, fp32 attention")
 
     def measure() -> dict[str, float]:
-        return after_one_round({kind: Step(kind, case) for kind in kinds}, case)
+        return after_one_round({kind: Step(kind, case, *row_of(case)) for kind in kinds}, case)
 
     seconds = results("detour", case, measure)
     peaks = [results(kind, case, lambda kind=kind: in_own_process(kind, case))["peak"] / 2**30 for kind in kinds]
@@ -232,8 +215,9 @@ def detour(case: Case, results: Results) -> list[str]:
 
 def report(args: argparse.Namespace) -> str:
     """All tables, with the machine, the date and the command."""
-    results = Results(args.results)
     shards = None if args.shards is None else str(args.shards)
+    about = {"machine": machine("torch"), "shards": shards, "repeats": args.repeats}
+    results = Results(args.results, about)
     cases = [
         Case(shards, length, dtype, threads, args.repeats)
         for threads in args.threads
@@ -243,12 +227,16 @@ def report(args: argparse.Namespace) -> str:
     ]
     first = [case for case in cases if (case.threads, case.dtype) == (args.threads[0], args.dtypes[0])]
     columns = [
-        "", "threads", "tokens", "attention: plain, s", "ours, s", "plain / ours", "step: plain, s", "ours, s",
+        "", "threads", "tokens", "attention: plain, s", "by document, s", "ours, s", "plain / ours",
+        "by document / ours", "step: plain, s", "ours, s",
         "ours / plain", "peak GiB: plain", "ours",
     ]  # fmt: skip
     times = table(columns, [cells(case, results) for case in cases])
     columns = [
         "tokens",
+        "documents",
+        "bars",
+        "pairs inside documents",
         "pairs visible",
         "pairs computed",
         "blocks touched, as written",
@@ -264,7 +252,7 @@ def report(args: argparse.Namespace) -> str:
     )
     command = f"python -m benchmarks.attention SHARDS {listed} --repeats {args.repeats}"
     return (
-        f"{machine('torch')}; {datetime.now(UTC):%Y-%m-%d}; `{command}`.\n\n{times}\n\n"
+        f"{about['machine']}; {results.found['date']}; `{command}`.\n\n{times}\n\n"
         f"Shares of all pairs, and of all 128 x 128 blocks, of plain causal attention; layout is made once a "
         f'batch:\n\n{seen}\n\nbf16 with `attention_dtype = "fp32"`:\n\n'
         f"{table(columns, [detour(case, results) for case in bf16])}"

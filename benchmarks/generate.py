@@ -80,7 +80,7 @@ def in_turn(turns: list[Callable[[], object]]) -> Callable[[], object]:
 def llama(settings: ModelSettings, vocabulary: Vocabulary) -> Any:
     """The model that everybody has, with random weights; ``None`` where transformers is not installed."""
     try:
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaConfig, LlamaForCausalLM  # type: ignore[import-not-found]
     except ImportError:
         return None
     config = LlamaConfig(
@@ -98,7 +98,7 @@ def llama(settings: ModelSettings, vocabulary: Vocabulary) -> Any:
 
 def llama_turn(model: Any, ids: np.ndarray, context: int, num_tokens: int) -> Callable[[], object]:
     """The same number of tokens by it, the likeliest one each time; the past is read in pieces of 1,024 tokens."""
-    from transformers import DynamicCache
+    from transformers import DynamicCache  # type: ignore[import-not-found]
 
     cache = DynamicCache(config=model.config)
     given = torch.from_numpy(ids[: context + num_tokens].astype(np.int64))[None]

@@ -20,11 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measure import table, write_section
-from benchmarks.plain import PlainTransformer, plain_attention
+from benchmarks.plain import PlainTransformer, attention_alone
+from meloformer.bench.flops import PEAK_FLOPS, linear_flops, pair_flops, visible_pairs
 from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.flex import FlexPath
@@ -38,10 +39,9 @@ from meloformer.training.optimizer import make_optimizers
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 DTYPE = torch.bfloat16
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""bf16, dense, as NVIDIA's data sheets have it for SXM; by a part of the device's name."""
 COLUMNS = (
-    "tokens x rows", "tokens/s, plain", "tokens/s, ours", "attention alone, ms: plain / ours", "step, ms: ours / plain",
+    "tokens x rows", "tokens/s, plain", "tokens/s, ours", "attention alone, ms: plain / ours", "by document / ours",
+    "step, ms: ours / plain",
     "of peak, plain", "of peak, ours", "peak GiB, plain", "peak GiB, ours", "layout, ms", "layout in the step",
 )  # fmt: skip
 
@@ -70,31 +70,6 @@ class Contest:
             for reading in (path.summarised, *path.updated.values()):
                 assert reading.mask is not None
 
-    def attention_alone(self) -> dict[str, Callable[[], object]]:
-        """Forward and backward of one layer's attention, projections left out: plain, and all four phases."""
-        layout = self.layout()
-        num_heads, num_kv_heads = self.settings.num_heads, self.settings.num_kv_heads
-
-        def of(places: Tensor, heads: int) -> Tensor:
-            shape = (*places.shape, heads, self.settings.head_dim)
-            return torch.randn(shape, dtype=DTYPE, device=self.device, requires_grad=True)
-
-        tokens, bars = self.batch.ids, self.batch.bar_document
-        query, key, value = of(tokens, num_heads), of(tokens, num_kv_heads), of(tokens, num_kv_heads)
-        summaries = of(bars, num_heads), of(bars, num_kv_heads), of(bars, num_kv_heads)
-        second = of(bars, num_kv_heads), of(bars, num_kv_heads)
-        gradient, of_summaries = torch.randn_like(query), torch.randn_like(summaries[0])
-
-        def plain() -> None:
-            plain_attention(query, key, value).backward(gradient)
-
-        def ours() -> None:
-            summarised = layout.path.summarise(*summaries, key, value)
-            updated = layout.path.update(query, key, value, *second)
-            torch.autograd.backward([summarised, updated], [of_summaries, gradient])
-
-        return {"plain": plain, "ours": ours}
-
     def step(self, kind: str) -> Callable[[], object]:
         """A training step: layout (ours), forward, backward, optimiser."""
         torch.manual_seed(0)
@@ -117,34 +92,15 @@ class Contest:
         return self.linear_flops(kind) + self.attention_flops(kind)
 
     def linear_flops(self, kind: str) -> float:
-        """6 a weight and token or summary."""
-        settings, head = self.settings, self.settings.dim * len(self.vocabulary)
-        kv_dim = settings.num_kv_heads * settings.head_dim
-        square, ffn, keys = settings.dim**2, 3 * settings.dim * settings.ffn_dim, 2 * settings.dim * kv_dim
-        layer = 2 * square + keys + ffn
-        weighted = self.batch.ids.numel() * (settings.num_layers * layer + head)
-        if kind == "ours":
-            unread = square + ffn  # the summary stream has no output in the last layer
-            of_summaries = settings.num_layers * (layer + keys) - unread
-            weighted += self.batch.bar_document.numel() * of_summaries
-        return 6 * weighted
+        """Of all weights."""
+        num_summaries = self.batch.bar_document.numel() if kind == "ours" else 0
+        return linear_flops(self.settings, len(self.vocabulary), self.batch.ids.numel(), num_summaries)
 
     def attention_flops(self, kind: str) -> float:
-        """12 a visible pair and dimension of a head.
-
-        Source: Chowdhery et al., "PaLM", arXiv:2204.02311, appendix B, with visible pairs for all pairs.
-        """
+        """Of all visible pairs."""
         rows, length = self.batch.ids.shape
         plain_pairs = self.settings.num_heads * rows * length * (length + 1) / 2
-        pairs = plain_pairs if kind == "plain" else visible_pairs(self.batch, self.settings)
-        return 12 * self.settings.num_layers * pairs * self.settings.head_dim
-
-
-def visible_pairs(batch: Batch, settings: ModelSettings) -> int:
-    """Of all heads of a layer, in both phases."""
-    path = FlexPath.of(batch, settings)
-    updated = sum(count * path.updated[family].num_pairs for family, count in settings.heads.items())
-    return settings.num_heads * path.summarised.num_pairs + updated
+        return pair_flops(self.settings, plain_pairs if kind == "plain" else visible_pairs(self.batch, self.settings))
 
 
 def batch_of(shards: Path | None, vocabulary: Vocabulary, length: int, rows: int, device: torch.device) -> Batch:
@@ -196,7 +152,7 @@ def row_of_table(contest: Contest, peak_flops: float | None, repeats: int) -> li
     """All that is told of one shape."""
     device, (rows, length) = contest.device, contest.batch.ids.shape
     peaks = {kind: peak_gib(lambda kind=kind: contest.step(kind), device) for kind in ("plain", "ours")}
-    alone = seconds_of(contest.attention_alone(), device, repeats)
+    alone = seconds_of(attention_alone(contest.batch, contest.settings, contest.layout(), DTYPE), device, repeats)
     steps = seconds_of({kind: contest.step(kind) for kind in ("plain", "ours")}, device, repeats)
     making = seconds_of({"layout": contest.ready_layout}, device, repeats)["layout"]
     shares = {kind: contest.flops(kind) / steps[kind] / peak_flops if peak_flops else None for kind in steps}
@@ -204,6 +160,7 @@ def row_of_table(contest: Contest, peak_flops: float | None, repeats: int) -> li
         f"{length:,} x {rows}",
         *(f"{rows * length / steps[kind]:,.0f}" for kind in ("plain", "ours")),
         f"{1000 * alone['plain']:.2f} / {1000 * alone['ours']:.2f} = **{alone['plain'] / alone['ours']:.2f}**",
+        f"{alone['by document'] / alone['ours']:.2f}",
         f"{1000 * steps['ours']:.1f} / {1000 * steps['plain']:.1f} = **{steps['ours'] / steps['plain']:.2f}**",
         *("" if share is None else f"{share:.1%}" for share in (shares["plain"], shares["ours"])),
         *(f"{peaks[kind]:.2f}" for kind in ("plain", "ours")),
@@ -267,6 +224,13 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stdout.write(text + "\n")
     if args.write:
         write_section(PAGE, "gpu", text)
+    if args.device.startswith("cuda"):
+        from benchmarks.gpu_memory import measured_table  # it needs zstandard
+
+        measured = measured_table(torch.device(args.device))
+        sys.stdout.write(f"\n{measured}\n")
+        if args.write:
+            write_section(PAGE, "gpu-memory-measured", measured)
 
 
 if __name__ == "__main__":

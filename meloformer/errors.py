@@ -10,7 +10,9 @@
     ├── TextError          a wrong line in the text form
     ├── ShardError         a foreign, damaged or mismatched shard
     ├── CheckpointError    a foreign, damaged or mismatched checkpoint
-    └── GenerationError    a wish that the grammar or the vocabulary cannot fulfil
+    ├── RankError          another process of a run has gone
+    ├── GenerationError    a wish that the grammar or the vocabulary cannot fulfil
+    └── OutOfMemoryError   a training step that needs more memory than there is
 
 The command line turns each into one line and exit code 1. ``ValueError`` is for the misuse of a public function,
 ``assert`` for invariants only.
@@ -85,5 +87,13 @@ class CheckpointError(MeloFormerError):
     """A foreign, damaged or mismatched checkpoint."""
 
 
+class RankError(MeloFormerError):
+    """Another process of a run has gone."""
+
+
 class GenerationError(MeloFormerError):
     """A wish that the grammar or the vocabulary cannot fulfil."""
+
+
+class OutOfMemoryError(MeloFormerError):
+    """A training step that needs more memory than there is."""

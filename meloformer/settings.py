@@ -164,8 +164,8 @@ class ModelSettings(Section):
     """What is computed again in the backward pass to save memory: nothing, the feed-forward networks, these and
     attention each on its own, or whole layers. Loss and gradients are the same; each step takes longer and needs less
     memory."""
-    attention_dtype: Literal["auto", "fp32"] = "auto"
-    """Of queries, keys and values: that of the model, or fp32 by a detour, to measure what the detour costs."""
+    attention_dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of queries, keys and values: that of the model, or another by a detour, to measure what the detour costs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -233,14 +233,23 @@ def checked(section: type[SectionType], name: str, values: dict[str, Any]) -> Se
 class TrainingSettings(Section):
     """From shards to weights."""
 
+    shards: Path = Path("shards")
+    """Folder that ``pack`` wrote."""
     seq_len: Annotated[int, Field(ge=64)] = 2048
     """Tokens in a row. Longer documents are cut at bar lines."""
     batch_size: Positive = 4
     """Rows in one forward and backward pass."""
     accumulation: Positive = 1
-    """Passes whose gradients are added up before a step."""
+    """Passes of each process whose gradients are added up before a step."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that make rows ready ahead of the training, for each process that trains; 0 is none. By default 1 on a
+    CPU with several cores, and up to 4 on a GPU. The rows and their order are the same for any number."""
+    max_damaged: Annotated[int, Field(ge=0)] = 100
+    """Documents that may turn out to be damaged while a run reads them, and are left out; one more ends the run."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Of the layers; weights and optimisers are in fp32. By default bf16 on CUDA devices that have it, else fp32."""
+    compile: bool = False
+    """Compile the feed-forward networks and norms on CUDA (``torch.compile``); the first steps take longer."""
     init: Path | None = None
     """A run, checkpoint or file of weights to start from, to train on one's own music what others trained."""
     max_hours: Annotated[float, Field(gt=0)] | None = None
@@ -276,10 +285,14 @@ class TrainingSettings(Section):
     """Steps between two validations; the last step is always validated."""
     eval_rows: Positive = 32
     """Rows of the validation split that one validation reads at the most."""
+    sample_every: Annotated[int, Field(ge=0)] = 500
+    """Steps between two short pieces, written as MIDI into the run's ``samples``; 0 is never."""
+    sample_bars: Annotated[int, Field(ge=1, le=64)] = 8
+    """Their length."""
     checkpoint_every: Positive = 500
-    """Steps between two checkpoints; the last step always has one."""
+    """Steps between two checkpoints, each of which is validated; the last step always has one."""
     keep_checkpoints: Positive = 3
-    """How many of the newest checkpoints stay on the disk."""
+    """How many of the newest checkpoints stay on the disk, beside the one with the lowest validation loss."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights and of the order of the rows."""
     device: str = "auto"
@@ -339,13 +352,30 @@ class GenerationSettings(Section):
     """As in training."""
 
 
+class RenderSettings(Section):
+    """What is made of a piece besides its piano roll, for ``generate`` and ``render``."""
+
+    html: bool = False
+    """A page that shows the piece and plays it in a browser; one file, without a network."""
+    audio: bool = False
+    """The sound, as a WAV file; needs ``meloformer[audio]``."""
+    soundfont: Path | None = None
+    """The SoundFont (.sf2) with the sounds; by default the file that MELOFORMER_SOUNDFONT names, or the first one found
+    where systems keep them."""
+    port: str | None = None
+    """The MIDI port to play on, by its name or a part of it; needs ``meloformer[live]``."""
+    buffer_bars: Annotated[int, Field(ge=0, le=64)] = 1
+    """Music that is played while it is generated begins when so many bars are ready ahead of the first; where it had to
+    wait for a bar, it goes on when so many are again."""
+
+
 class BenchSettings(Section):
-    """What ``bench`` measures."""
+    """What ``bench`` measures and reckons with."""
 
     seq_len: Annotated[int, Field(ge=64)] = 1024
-    """Tokens in a row."""
+    """Tokens in a row of the measured step."""
     batch_size: Positive = 1
-    """Rows in a step."""
+    """Rows of the measured step."""
     repeats: Positive = 5
     """Measured steps, after ``warmup``; the median is reported with the spread."""
     warmup: Annotated[int, Field(ge=0)] = 1
@@ -354,6 +384,31 @@ class BenchSettings(Section):
     """As in training."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights and of the music."""
+    gpu_mem: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """Memory of the GPU in GiB; by default that of the GPU here, and where there is none 32. What is measured on a GPU
+    may take no more."""
+    context_mib: Annotated[float, Field(ge=0)] = 700
+    """Of it, what CUDA's context, the compiled kernels and cuBLAS's workspaces take, in MiB: an allowance."""
+    fragmentation: Share = 0.1
+    """What the allocator wastes, as a share of what tensors take: an allowance."""
+    target_seq_len: Annotated[int, Field(ge=1024)] = 16_384
+    """Tokens in a row of the recommended settings, where they fit."""
+    target_step_tokens: Positive = 131_072
+    """Tokens of an optimiser step of the recommended settings; rows and accumulation make it up."""
+    songs: Positive = 450_000
+    """Pieces to train on, where no shards are given."""
+    tokens_per_song: Annotated[float, Field(gt=0)] = 4_614
+    """Mean of 681 real files that ``pack`` keeps."""
+    epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over them."""
+    gpus: tuple[Positive, ...] = (1, 8)
+    """Numbers of GPUs to tell the time for."""
+    scaling_efficiency: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Throughput of several GPUs as a share of so many times one; an assumption, unless several are here to measure."""
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Of one GPU, to reckon with instead of what is measured here."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """In any currency."""
 
 
 class Settings(Section):
@@ -365,7 +420,12 @@ class Settings(Section):
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    render: RenderSettings = Field(default_factory=RenderSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
+
+    def with_training(self, **changes: Any) -> Settings:
+        """The same with some fields of the training changed; they are taken as they are."""
+        return self.model_copy(update={"training": self.training.model_copy(update=changes)})
 
 
 def first_problem(error: ValidationError, prefix: str = "") -> str:

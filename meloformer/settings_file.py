@@ -80,13 +80,17 @@ def to_toml(settings: Settings) -> str:
     beside the file really is another size.
     """
     record = settings.model_dump(mode="json", exclude_none=True)
-    of_size = ModelSettings.of_size(settings.model.size).model_dump(mode="json")
-    record["model"] = {
-        name: value
-        for name, value in record["model"].items()
-        if name not in (*SizeRow._fields, "heads") or value != of_size[name]
-    }
+    shape = {*SizeRow._fields, "heads"}
+    changed = beside_size(settings.model)
+    record["model"] = {name: value for name, value in record["model"].items() if name not in shape or name in changed}
     return tomli_w.dumps(record)
+
+
+def beside_size(model: ModelSettings) -> dict[str, Any]:
+    """The size, and the fields that are otherwise than it says or than their defaults."""
+    of_size = ModelSettings.of_size(model.size).model_dump(mode="json")
+    record = model.model_dump(mode="json")
+    return {name: value for name, value in record.items() if name == "size" or value != of_size[name]}
 
 
 def _parse_value(text: str) -> Any:

@@ -62,10 +62,15 @@ def _command_section(name: str, command: Any) -> list[str]:
             rows.append((", ".join(f"`{word}`" for word in parameter.opts) + value, note))
     paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(command.help or "").split("\n\n")]
     lines = [f"## {name}", ""]
-    lines += [part for paragraph in paragraphs for part in (paragraph, "")]
+    lines += [part for paragraph in paragraphs for part in (_example(paragraph), "")]
     usage = " ".join(["meloformer", name, *arguments, "[OPTIONS]"])
     lines += [f"    {usage}", "", "| | |", "|---|---|"]
     return [*lines, *(f"| {left} | {_cell(right)} |" for left, right in rows), ""]
+
+
+def _example(paragraph: str) -> str:
+    """As code, where it is a command."""
+    return f"    {paragraph}" if paragraph.startswith("meloformer ") else paragraph
 
 
 def _kind(hint: Any) -> str:

@@ -16,15 +16,16 @@ from meloformer.shards.batches import BatchLoader
 from meloformer.shards.store import open_shards
 from meloformer.tokens.encode import encode
 from meloformer.tokens.vocabulary import Vocabulary
+from meloformer.training.loading import Pass
 from meloformer.training.optimizer import make_optimizers
-from meloformer.training.step import StepOutcome, train_step
+from meloformer.training.step import Precision, StepOutcome, default_precision, train_step
 
 
 class Workload:
     """The same step again and again.
 
     Args:
-        settings: ``model``; ``bench`` for shape and seed; ``training`` for the optimiser.
+        settings: ``model``; ``bench`` for shape and seed; ``training`` for optimiser and precision.
         shards: The music; ``None`` for music made by rule.
         device: Where everything goes.
     Raises:
@@ -40,15 +41,17 @@ class Workload:
         with torch.device(device):
             self.model = MeloFormer(settings.model, vocabulary)
         self.optimizers = make_optimizers(self.model, settings.training)
+        self.precision = Precision.of(settings.training.precision or default_precision(device), device)
 
     def step(self) -> StepOutcome:
         """Forward, backward, clip, update."""
         return train_step(
             self.model,
             self.optimizers,
-            [self.batch],
+            [Pass(self.batch)],
             learning_rate=self._training.learning_rate,
             clip_norm=self._training.clip_norm,
+            precision=self.precision,
         )
 
     @property

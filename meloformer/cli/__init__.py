@@ -15,6 +15,7 @@ from meloformer.cli.filter import filter_command
 from meloformer.cli.generate import generate_command
 from meloformer.cli.info import info_command
 from meloformer.cli.pack import pack_command
+from meloformer.cli.render import render_command
 from meloformer.cli.tokenize import tokenize_command
 from meloformer.cli.train import train_command
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "train": train_command,
     "bench": bench_command,
     "generate": generate_command,
+    "render": render_command,
     "midi2txt": midi2txt_command,
     "txt2midi": txt2midi_command,
     "demo": demo_command,

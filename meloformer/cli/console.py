@@ -58,6 +58,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     _out.print(drawn)
 
 
+def note(text: str) -> None:
+    """A remark that belongs to a table, on stdout."""
+    _out.print(escape(text), style="dim")
+
+
 class Progress(Protocol):
     """Shows how far a command is."""
 
@@ -86,9 +91,11 @@ def _no_progress(done: int, total: int, remark: str = "") -> None:
 def _bar(label: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[remark]}"),
     )  # fmt: skip
     with RichProgress(*columns, console=_err, expand=True) as bar:
@@ -96,7 +103,7 @@ def _bar(label: str) -> Iterator[Progress]:
 
         def update(done: int, total: int, remark: str = "") -> None:
             speed = bar.tasks[0].speed
-            rate = f"{speed:.1f}/s" if speed else ""
+            rate = f"{speed:.1f}/s" if speed and not remark else ""  # 80 columns have no room for both
             bar.update(task, completed=done, total=total, rate=rate, remark=escape(remark))
 
         yield update

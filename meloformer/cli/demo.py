@@ -15,7 +15,7 @@ from meloformer.cli.train import ProgressObserver, show_result
 
 if TYPE_CHECKING:
     from meloformer.settings import Settings
-    from meloformer.training.loop import TrainResult
+    from meloformer.training.result import TrainResult
 
 CORPORA = ("corpus:bach", "corpus:haydn", "corpus:mozart", "corpus:beethoven")
 """Public-domain music that music21 brings along: chorales and string quartets."""
@@ -92,7 +92,7 @@ def _refuse_foreign(out: Path) -> None:
     elsewhere = "choose another --out"
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file, not a folder", elsewhere)
-    pieces = {f"{name}{suffix}" for name in PIECES for suffix in (".mid", ".png")}
+    pieces = {f"{name}{suffix}" for name in PIECES for suffix in (".mid", ".png", ".html", ".wav")}
     parts = {out: {"shards", "run", "loss.png", *pieces}, out / "run": set(RUN_PARTS)}
     for folder, known in parts.items():
         foreign = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
@@ -130,4 +130,4 @@ def _write(out: Path, settings: Settings, *, quiet: bool) -> list[dict[str, Any]
 
             chosen = settings.generation.model_copy(update=wished)
             pieces += generate(model, settings=chosen, progress=update)
-    return write_pieces(pieces, model, out, list(PIECES))
+    return write_pieces(pieces, model, out, list(PIECES), settings.render)

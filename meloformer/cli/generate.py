@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meloformer.cli import console, options
+from meloformer.cli import console, live, options
 
 if TYPE_CHECKING:
     import numpy as np
 
     from meloformer.model.meloformer import MeloFormer
+    from meloformer.settings import RenderSettings, Settings
 
 
 @console.reports_errors
@@ -61,13 +62,19 @@ def generate_command(
     ] = None,
     seed: options.Seed = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pieces.")] = Path("generated"),
+    html: options.Html = None,
+    audio: options.Audio = None,
+    soundfont: options.SoundFont = None,
+    port: options.Port = None,
+    list_ports: options.ListPorts = False,  # noqa: ARG001 (its callback does it)
     device: options.Device = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write new music: a MIDI file and a piano roll for every piece."""
+    """Write new music: a MIDI file and a piano roll for every piece; with --port play it meanwhile."""
+    from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
 
     wishes = {
@@ -76,22 +83,35 @@ def generate_command(
         "primer_bars": primer_bars, "replace": replace, "add": add, "vary": vary, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed, "device": device,
     }  # fmt: skip
+    rendering = {"html": html, "audio": audio, "soundfont": soundfont, "port": port}
     given = {f"generation.{name}": value for name, value in wishes.items()}
+    given |= {f"render.{name}": value for name, value in rendering.items()}
     settings = load_settings(config, overrides, given)
+    check_wishes(settings.render)
     source = checkpoint or newest_run(Path("runs"))
 
     from meloformer.generation.generate import generate
     from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import load
+    from meloformer.model.weights import best_checkpoint, checkpoints_of, load
 
+    if (best := best_checkpoint(source)) not in (None, *checkpoints_of(source)[:1]):
+        console.say(f"the newest checkpoint of {source} plays; {best} has the lowest validation loss", quiet=quiet)
     model = load(source, device=choose_device(settings.generation.device))
     assignment(settings.generation, model.vocabulary)  # a wish that cannot be fulfilled leaves no folder behind
     make_folder(out)
+    if settings.render.port is not None:
+        _play(model, settings, source, out, as_json=as_json, quiet=quiet)
+        return
     with console.progress("bars", quiet=quiet) as bar:
         pieces = generate(model, settings=settings.generation, progress=bar)
     first = settings.generation.seed
-    records = write_pieces(pieces, model, out, [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)])
+    names = [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)]
+    records = write_pieces(pieces, model, out, names, settings.render)
+    _show(source, records, as_json=as_json)
+
+
+def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         console.json_result({"checkpoint": str(source), "pieces": records})
         return
@@ -99,16 +119,34 @@ def generate_command(
     console.table("new pieces", columns, [[record[column] for column in columns] for record in records])
 
 
-def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: list[str]) -> list[dict[str, Any]]:
-    """Write ``NAME.mid`` and ``NAME.png`` for every piece; what each of them is.
+def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Write one piece, play it meanwhile, and keep what was played.
+
+    Raises:
+        KeyboardInterrupt: It was stopped; says what is kept.
+    """
+    ids, facts, was_stopped = live.play_while_generating(model, settings, quiet=quiet)
+    if ids is None:
+        raise KeyboardInterrupt("interrupted before the first bar, so nothing is kept")
+    (record,) = write_pieces([ids], model, out, [f"seed{settings.generation.seed}-1"], settings.render)
+    if was_stopped:
+        raise KeyboardInterrupt(f"stopped in bar {facts['played_bars']}; what was played is in {record['file']}")
+    live.tell(facts, quiet=quiet)
+    _show(source, [{**record, **facts}], as_json=as_json)
+
+
+def write_pieces(
+    pieces: list[np.ndarray], model: MeloFormer, out: Path, names: list[str], settings: RenderSettings
+) -> list[dict[str, Any]]:
+    """Write ``NAME.mid`` and what stands beside it for every piece; what each of them is.
 
     Raises:
         OutputError: ``out`` cannot be written.
     """
     from meloformer.midi.bars import seconds_of
-    from meloformer.midi.picture import piano_roll
     from meloformer.midi.score import ending_with_its_bars
     from meloformer.midi.write import write_midi
+    from meloformer.render.render import render
     from meloformer.tokens.decode import decode
 
     make_folder(out)
@@ -118,12 +156,12 @@ def write_pieces(pieces: list[np.ndarray], model: MeloFormer, out: Path, names: 
         assert score.chords is not None
         path = out / f"{name}.mid"
         write_midi(score, path)
-        piano_roll(score, path.with_suffix(".png"), title=name)
+        made = render(score, out / name, settings, title=name)
         seconds = seconds_of(score, score.end_ticks)
         records.append(
             {
                 "file": str(path),
-                "picture": str(path.with_suffix(".png")),
+                **made,
                 "bars": len(score.chords),
                 "notes": score.num_notes,
                 "tokens": len(ids),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from meloformer.cli.live import list_ports
+
 Sources = Annotated[
     list[str],
     typer.Argument(metavar="SRC...", help="Files or folders with MIDI or scores, or corpus:NAME of music21."),
@@ -30,3 +32,13 @@ Size = Annotated[str | None, typer.Option("--size", help="tiny, small, base, lar
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result.")]
 SeqLen = Annotated[int | None, typer.Option("--seq-len", help="Tokens in a row.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows in a forward and backward pass.")]
+Html = Annotated[bool | None, typer.Option("--html", help="A page too that shows the piece and plays it.")]
+Audio = Annotated[bool | None, typer.Option("--audio", help="The sound too, as a WAV file.")]
+SoundFont = Annotated[
+    Path | None,
+    typer.Option("--soundfont", metavar="FILE.sf2", help="Sounds for --audio; by default one is looked for."),
+]
+Port = Annotated[str | None, typer.Option("--port", metavar="NAME", help="Play on this MIDI port; Ctrl-C ends it.")]
+ListPorts = Annotated[
+    bool, typer.Option("--list-ports", callback=list_ports, is_eager=True, help="Print the MIDI ports and stop.")
+]

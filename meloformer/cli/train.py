@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-import shlex
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +14,16 @@ import typer
 from meloformer.cli import console, options
 
 if TYPE_CHECKING:
+    from meloformer.model.meloformer import MeloFormer
     from meloformer.settings import Settings
-    from meloformer.training.loop import TrainResult
+    from meloformer.training.distributed import Ranks
+    from meloformer.training.loop import Sampler
     from meloformer.training.loss import Evaluation
+    from meloformer.training.result import TrainResult
 
 
 class ProgressObserver:
-    """Shows a run as one line: loss, validation, tokens/s."""
+    """Shows a run as one line: loss, speed, share of the time that waits for data, validation."""
 
     def __init__(self, update: console.Progress) -> None:
         self._update = update
@@ -32,17 +37,26 @@ class ProgressObserver:
 
     def on_step(self, step: int, metrics: dict[str, float]) -> None:
         """Show the newest loss."""
-        remark = f"loss {metrics['loss']:.2f}, {metrics['tokens_per_second']:,.0f} tokens/s{self._validation}"
+        remark = (  # with a bar of ten thousand steps it fits into 80 columns
+            f"{metrics['loss']:.2f}{self._validation} {metrics['nats_per_note']:.2f}/note "
+            f"{_short(metrics['tokens_per_second'])} tok/s wait {metrics['data_wait']:.0%}"
+        )
         self._update(step, self._total, remark)
 
     def on_evaluation(self, step: int, validation: Evaluation) -> None:  # noqa: ARG002
         """Keep the newest validation loss."""
-        self._validation = f", validation {validation.per_token:.2f}"
+        self._validation = f" (val {validation.per_token:.2f})"
+
+    def on_damage(self, message: str) -> None:
+        """Say so."""
+        console.say(f"warning: left out: {message}")
 
 
 @console.reports_errors
 def train_command(
-    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that pack wrote.")] = Path("shards"),
+    shards: Annotated[
+        Path | None, typer.Argument(metavar="SHARDS", help="Folder that pack wrote; by default shards.")
+    ] = None,
     size: options.Size = None,
     seq_len: options.SeqLen = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps; wins over --epochs.")] = None,
@@ -56,6 +70,7 @@ def train_command(
         float | None, typer.Option("--max-hours", help="End after so long, with a checkpoint.")
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the layers, on CUDA.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do, and stop.")] = False,
     device: options.Device = None,
@@ -65,7 +80,10 @@ def train_command(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a model on shards. Ctrl-C saves a checkpoint first and prints how to go on."""
+    """Train a model on shards. Ctrl-C saves a checkpoint first and prints how to go on.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m meloformer train ...; see docs/training.md.
+    """
     from meloformer.errors import InputError
     from meloformer.settings_file import load_settings
 
@@ -75,6 +93,7 @@ def train_command(
         config = out / "settings.toml"
     given = {
         "model.size": size,
+        "training.shards": None if shards is None else str(shards),
         "training.seq_len": seq_len,
         "training.steps": steps,
         "training.epochs": epochs,
@@ -84,39 +103,113 @@ def train_command(
         "training.init": None if init is None else str(init),
         "training.max_hours": max_hours,
         "training.precision": precision,
+        "training.compile": compiled or None,
     }
-    settings = load_settings(config, overrides, given)
-    if settings.training.init is not None and not resume:
-        settings = _with_model_of(settings, settings.training.init, quiet=quiet)
-    from meloformer.training.plan import ignored_settings
+    with _joined_ranks() as ranks:
+        quiet = quiet or not ranks.is_first
+        settings = load_settings(config, overrides, given)
+        if settings.training.init is not None and not resume:
+            settings = _with_model_of(settings, settings.training.init, quiet=quiet)
+        from meloformer.training.plan import ignored_settings
 
-    for sentence in ignored_settings(settings.training):
-        console.say(f"warning: {sentence}", quiet=quiet)
-    if dry_run:
-        _show_plan(shards, settings, as_json=as_json)
-        return
-    run = out or _next_run(settings.model.size)
+        without_effect = ignored_settings(settings.training, ranks.device(settings.training.device))
+        without_effect += _foreign(overrides or [])
+        if init is not None and resume:
+            without_effect.append("--init has no effect with --resume: the run goes on from its own weights")
+        for sentence in without_effect:
+            console.say(f"warning: {sentence}", quiet=quiet)
+        if dry_run:
+            _show_plan(settings, ranks, as_json=as_json)
+            return
+        (run, *_) = ranks.gathered(out or _next_run(settings.model.size))
+        is_interrupted = _train(run, settings, ranks, resume=resume, as_json=as_json, quiet=quiet)
+    if is_interrupted:  # and the first rank has told it
+        raise typer.Exit(console.INTERRUPTED)
 
+
+@contextmanager
+def _joined_ranks() -> Iterator[Ranks]:
+    """The processes that torchrun started; all but one of them end in silence."""
+    from meloformer.training.distributed import AnotherRankTellsError, joined_ranks
+
+    try:
+        with joined_ranks() as ranks:
+            if not ranks.is_first:
+                warnings.simplefilter("ignore")
+            yield ranks
+    except AnotherRankTellsError:
+        raise typer.Exit(1) from None
+
+
+def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json: bool, quiet: bool) -> bool:
+    """Train, and tell how it ended; whether it was interrupted, on all ranks but the first, which raises."""
+    from meloformer.errors import RankError
+    from meloformer.training.distributed import command_to_go_on
     from meloformer.training.loop import train
 
-    with console.progress("train", quiet=quiet) as bar:
-        finished = train(shards, run, settings, resume=resume, observer=ProgressObserver(bar))
+    shards = settings.training.shards
+    again = command_to_go_on(shards, run, ranks)
+    try:
+        with console.progress("train", quiet=quiet) as bar:
+            finished = train(
+                shards,
+                run,
+                settings,
+                resume=resume,
+                observer=ProgressObserver(bar),
+                sampler=_sampler(settings),
+                ranks=ranks,
+            )
+    except RankError as error:
+        raise RankError(error.message, f"{error.hint + '; ' if error.hint else ''}go on with: {again}") from None
+    if not ranks.is_first:
+        return finished.interrupted
     if finished.interrupted:
         raise KeyboardInterrupt(
-            f"interrupted at step {finished.step:,} of {finished.total_steps:,}, saved; go on with: "
-            + shlex.join(["meloformer", "train", str(shards), "--out", str(run), "--resume"])
+            f"interrupted at step {finished.step:,} of {finished.total_steps:,}, saved; go on with: {again}"
         )
     show_result(finished, as_json=as_json)
     if finished.skipped:
         console.say(f"{finished.skipped} steps were skipped: their loss or gradient was not finite", quiet=quiet)
+    if finished.damaged:
+        console.say(f"{finished.damaged} documents were left out: they are damaged", quiet=quiet)
     if finished.step < finished.total_steps:
-        again = shlex.join(["meloformer", "train", str(shards), "--out", str(run), "--resume"])
         console.say(
             f"ended after {settings.training.max_hours:g} hours, at step {finished.step:,} of "
             f"{finished.total_steps:,}; go on with: {again}",
             quiet=quiet,
         )
+    if finished.best is not None and finished.best.name != f"step-{finished.step:06d}":
+        console.say(f"the lowest validation loss is that of {finished.best}", quiet=quiet)
     console.say(f"wrote {run}; try: meloformer generate --checkpoint {run}", quiet=quiet)
+    return False
+
+
+def _foreign(overrides: list[str]) -> list[str]:
+    """A sentence for every setting of a section that training does not read."""
+    names = [text.partition("=")[0].strip() for text in overrides]
+    return [
+        f"{name} has no effect on training"
+        for name in names
+        if name.partition(".")[0] not in ("model", "training", "generation")
+    ]
+
+
+def _sampler(settings: Settings) -> Sampler:
+    """Writes short pieces; the same seed each time, so that they can be compared."""
+
+    def sample(model: MeloFormer, path: Path) -> None:
+        from meloformer.cli.generate import write_pieces
+        from meloformer.generation.generate import generate
+        from meloformer.settings import RenderSettings
+
+        was_training = model.training
+        chosen = settings.generation.model_copy(update={"num": 1, "bars": settings.training.sample_bars})
+        pieces = generate(model.eval(), settings=chosen)
+        model.train(was_training)
+        write_pieces(pieces, model, path.parent, [path.stem], RenderSettings())
+
+    return sample
 
 
 def _with_model_of(settings: Settings, source: Path, *, quiet: bool) -> Settings:
@@ -141,27 +234,55 @@ def show_result(finished: TrainResult, *, as_json: bool) -> None:
         said = "no step was left to take" if math.isnan(finished.loss) else f"loss {finished.loss:.3f} nats a token"
         console.result(f"{said}; the shards have no validation documents")
         return
+    ours, theirs = validation.by_type, baseline.by_type
     rows = [
-        ("model", f"{validation.per_token:.3f}", f"{validation.per_note:.3f}"),
-        ("unigram baseline", f"{baseline.per_token:.3f}", f"{baseline.per_note:.3f}"),
+        ("a note, all its tokens", f"{validation.per_note:.3f}", f"{baseline.per_note:.3f}"),
+        ("a token", f"{validation.per_token:.3f}", f"{baseline.per_token:.3f}"),
+        *((f"  {name}", f"{ours[name]:.3f}", f"{theirs[name]:.3f}") for name in ours),
     ]
-    console.table("validation loss in nats", ("", "a token", "a note"), rows)
+    console.table("validation loss in nats", ("", "model", "unigram baseline"), rows)
 
 
-def _show_plan(shards: Path, settings: Settings, *, as_json: bool) -> None:
+def _show_plan(settings: Settings, ranks: Ranks, *, as_json: bool) -> None:
     from meloformer.training.plan import describe, make_plan
 
-    facts = describe(make_plan(shards, settings), settings)
+    facts = describe(make_plan(settings.training.shards, settings, ranks), settings)
+    if not ranks.is_first:
+        return
+    facts["predicted_memory_mib"] = _predicted_mebibytes(settings, ranks)
     if as_json:
         console.json_result(facts)
         return
     rows: list[tuple[str, object]] = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            rows += [(f"{name}: {part}", count) for part, count in value.items()]
+            rows += [(f"{name.replace('_', ' ')}: {part}", count) for part, count in value.items()]
         else:
             rows.append((name.replace("_", " "), value))
     console.table("what this run would do", ("", ""), rows)
+
+
+def _predicted_mebibytes(settings: Settings, ranks: Ranks) -> dict[str, int] | str:
+    """What the tensors of a step take at most, by kind; a word where that cannot be told."""
+    from meloformer.bench.prediction import predict_memory
+    from meloformer.model.flex import FlexPath
+    from meloformer.training.step import default_precision
+
+    if not FlexPath.fits(settings.model):
+        return "unknown: its heads are too narrow"
+    chosen = settings.training
+    precision = chosen.precision or default_precision(ranks.device(chosen.device))
+    as_chosen = settings.model_copy(update={"training": chosen.model_copy(update={"precision": precision})})
+    predicted = predict_memory(as_chosen, seq_len=chosen.seq_len, batch_size=chosen.batch_size)
+    return {name: round(size / 2**20) for name, size in {**predicted.to_dict(), "total": predicted.total}.items()}
+
+
+def _short(count: float) -> str:
+    """Such as 950, 12.3k or 1.2M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return f"{count:.0f}"
 
 
 def _next_run(size: str) -> Path:

@@ -12,12 +12,12 @@ from meloformer.files import whole_file
 from meloformer.midi.bars import grid_of
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.programs import program_name
-from meloformer.midi.score import DRUMS, MAX_TEMPO_US, Score
+from meloformer.midi.score import DRUMS, MAX_TEMPO_US, NOTE_COLUMNS, Score
 
 MIN_TICKS_PER_QUARTER = 480
 """Resolution of a written file at the least; what most sequencers work with."""
 DRUM_CHANNEL = 9
-_MELODIC_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
+MELODIC_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 
 
 def write_midi(score: Score, path: str | Path) -> None:
@@ -47,13 +47,29 @@ def to_midi_bytes(score: Score) -> bytes:
             if program == DRUMS:
                 port, channel = 0, DRUM_CHANNEL
             else:
-                port, index = divmod(channel_count, len(_MELODIC_CHANNELS))
-                channel = _MELODIC_CHANNELS[index]
+                port, index = divmod(channel_count, len(MELODIC_CHANNELS))
+                channel = MELODIC_CHANNELS[index]
                 channel_count += 1
             file.tracks.append(_note_track(score, lane, program, channel=channel, port=port, scale=scale))
     buffer = BytesIO()
     file.save(file=buffer)
     return buffer.getvalue()
+
+
+def parts_for_one_port(score: Score) -> list[Score]:
+    """The score in parts that need no more than the sixteen channels of one MIDI port each, drums in the first.
+
+    At least one; each has the tempo map, the bars and the end of the whole.
+    """
+    programs = [program for program in np.unique(score.program).tolist() if program != DRUMS]
+    lanes = [lane for program in programs for lane in _lanes(score, program)]
+    groups = [lanes[first : first + len(MELODIC_CHANNELS)] for first in range(0, len(lanes), len(MELODIC_CHANNELS))]
+    parts = []
+    for number, group in enumerate(groups or [[]]):
+        drums = np.flatnonzero(score.program == DRUMS) if number == 0 else np.zeros(0, dtype=np.int64)
+        notes = np.sort(np.concatenate([drums, *group]))
+        parts.append(score.with_changes(**{name: getattr(score, name)[notes] for name in NOTE_COLUMNS}))
+    return parts
 
 
 def _track(events: list[tuple[int, int, mido.Message | mido.MetaMessage]]) -> mido.MidiTrack:

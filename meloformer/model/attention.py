@@ -11,10 +11,9 @@ Shapes: B rows, T regular tokens, M summaries, D width, H heads, K key-value hea
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from meloformer.model.layout import Layout
+from meloformer.model.layout import DTYPES, Layout
 from meloformer.model.rope import Rotation, rotate
 from meloformer.settings import ModelSettings
 
@@ -31,7 +30,7 @@ class FourPhaseAttention(nn.Module):
     def __init__(self, settings: ModelSettings, *, summary_goes_on: bool) -> None:
         super().__init__()
         self.head_dim = settings.head_dim
-        self.attention_dtype = torch.float32 if settings.attention_dtype == "fp32" else None
+        self.attention_dtype = DTYPES.get(settings.attention_dtype)
         dim, kv_dim = settings.dim, settings.num_kv_heads * settings.head_dim
         self.regular_query = nn.Linear(dim, dim, bias=False)
         self.regular_key = nn.Linear(dim, kv_dim, bias=False)

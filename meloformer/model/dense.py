@@ -104,8 +104,10 @@ class DensePath:
 
 
 def _attend(query_BHNE: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """(B, N, H, E)."""
-    return scaled_dot_product_attention(query_BHNE, key, value, attn_mask=mask).transpose(1, 2)
+    """(B, N, H, E) of the dtype of the queries, under autocast too."""
+    with torch.autocast(query_BHNE.device.type, enabled=False):
+        mask = mask.to(query_BHNE.dtype)
+        return scaled_dot_product_attention(query_BHNE, key, value, attn_mask=mask).transpose(1, 2)
 
 
 def _heads_first(keys_BNKE: Tensor, num_heads: int) -> Tensor:

@@ -178,9 +178,9 @@ def compiled() -> Callable[..., Tensor]:
     Uncompiled it computes all pairs, and past the limit of recompilations PyTorch falls back to that without a word:
     here that is an error.
     """
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_KERNELS)
-    return cast(Callable[..., Tensor], torch.compile(flex_attention, dynamic=False))
+    of_ours = cast(Callable[..., Tensor], torch.compile(flex_attention, dynamic=False))
+    # In every call: PyTorch 2.13 keeps these settings thread by thread, and backward passes have threads of their own.
+    return torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=MOST_KERNELS)(of_ours)
 
 
 def attend(query_QHE: Tensor, key_RKE: Tensor, value_RKE: Tensor, mask: BlockMask) -> Tensor:

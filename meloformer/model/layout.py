@@ -16,6 +16,8 @@ from meloformer.model.rope import Rotation, rotation
 from meloformer.model.sparse import SparsePath
 from meloformer.settings import ModelSettings
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Of queries, keys and values, by the names that ``model.attention_dtype`` has for them."""
 DENSE_UP_TO = 512
 """Tokens in a row up to which ``auto`` is dense."""
 
@@ -47,13 +49,21 @@ class Layout:
     path: AttentionPath
 
     @classmethod
-    def of(cls, batch: Batch, settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Layout:
+    def of(
+        cls,
+        batch: Batch,
+        settings: ModelSettings,
+        dtype: torch.dtype = torch.float32,
+        *,
+        device: torch.device | None = None,
+    ) -> Layout:
         """Derive the layout of a batch.
 
         Args:
             batch: Rows of tokens.
             settings: Rules, and the path to take.
             dtype: Of the model's weights.
+            device: For which ``auto`` chooses a path; by default the batch's. The layout is where the batch is.
         Raises:
             SettingsError: The path cannot be taken: a sparse one with rules that have no sparse form, a dense one with
                 rows that are too long, or FlexAttention with heads that are too narrow.
@@ -62,12 +72,14 @@ class Layout:
         return cls(
             regular=rotation(position, batch.time, settings.head_dim, settings.rope),
             summary=rotation(batch.bar_last, batch.bar_end_time, settings.head_dim, settings.rope),
-            path=_path(batch, settings, torch.float32 if settings.attention_dtype == "fp32" else dtype),
+            path=_path(batch, settings, DTYPES.get(settings.attention_dtype, dtype), device or batch.ids.device),
         )
 
 
-def _path(batch: Batch, settings: ModelSettings, dtype: torch.dtype) -> DensePath | SparsePath | FlexPath:
-    chosen = _automatic(batch, settings) if settings.attention == "auto" else settings.attention
+def _path(
+    batch: Batch, settings: ModelSettings, dtype: torch.dtype, device: torch.device
+) -> DensePath | SparsePath | FlexPath:
+    chosen = _automatic(batch, settings, device) if settings.attention == "auto" else settings.attention
     if chosen == "dense":
         return DensePath.of(batch, settings, dtype)
     if chosen == "flex":
@@ -84,7 +96,7 @@ def _path(batch: Batch, settings: ModelSettings, dtype: torch.dtype) -> DensePat
     return SparsePath.of(batch, settings)
 
 
-def _automatic(batch: Batch, settings: ModelSettings) -> Literal["dense", "sparse", "flex"]:
+def _automatic(batch: Batch, settings: ModelSettings, device: torch.device) -> Literal["dense", "sparse", "flex"]:
     """What ``auto`` takes.
 
     A kernel of FlexAttention takes seconds to compile for every new shape. So short rows have none, and generation,
@@ -92,6 +104,6 @@ def _automatic(batch: Batch, settings: ModelSettings) -> Literal["dense", "spars
     """
     if batch.ids.shape[1] <= DENSE_UP_TO:
         return "dense"
-    if batch.ids.device.type == "cuda" and FlexPath.fits(settings) and not torch.is_inference_mode_enabled():
+    if device.type == "cuda" and FlexPath.fits(settings) and not torch.is_inference_mode_enabled():
         return "flex"
     return "sparse" if SparsePath.fits(settings) else "dense"

@@ -20,21 +20,22 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., dim) -> (..., dim)."""
+        """(..., dim) -> (..., dim), under autocast in its dtype: many projections read it, and would each cast it."""
         rows = x.numel() // x.shape[-1]
-        if x.device.type != "cpu" or rows <= CHUNK:
-            return super().forward(x)
+        dtype = layer_dtype(x)
+        if x.device.type != "cpu" or rows <= CHUNK or x.dtype == torch.float64:
+            return super().forward(x).to(dtype)
         # PyTorch works in fp32, and takes the epsilon of that.
         eps = torch.finfo(torch.float32).eps if self.eps is None else self.eps
-        return _Chunked.apply(x.reshape(rows, -1), self.weight, eps).view_as(x)  # pyright: ignore
+        return _Chunked.apply(x.reshape(rows, -1), self.weight, eps, dtype).view_as(x)  # pyright: ignore
 
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        out_ND = torch.empty_like(x_ND)
+    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        out_ND = torch.empty_like(x_ND, dtype=dtype)
         inverse_N1 = x_ND.new_empty((len(x_ND), 1), dtype=torch.float32)
-        for rows in chunks(len(x_ND)):
+        for rows in chunks(x_ND):
             x = x_ND[rows].float()
             inverse_N1[rows] = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
             out_ND[rows] = (x * inverse_N1[rows]).mul_(weight_D)
@@ -43,19 +44,26 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore
         x_ND, weight_D, inverse_N1 = ctx.saved_tensors
         of_x_ND, of_weight_D = torch.empty_like(x_ND), torch.zeros_like(weight_D, dtype=torch.float32)
-        for rows in chunks(len(x_ND)):
+        for rows in chunks(x_ND):
             normed, grad = x_ND[rows] * inverse_N1[rows], grad_ND[rows].float()
             of_weight_D += (grad * normed).sum(0)
             grad = grad * weight_D
             along = (grad * normed).mean(-1, keepdim=True)
             of_x_ND[rows] = grad.sub_(normed.mul_(along)).mul_(inverse_N1[rows])
-        return of_x_ND, of_weight_D.to(weight_D.dtype), None
+        return of_x_ND, of_weight_D.to(weight_D.dtype), None, None
 
 
-def chunks(num_rows: int) -> Iterator[slice]:
-    """All rows, ``CHUNK`` at a time."""
-    for start in range(0, num_rows, CHUNK):
-        yield slice(start, min(start + CHUNK, num_rows))
+def chunks(rows_ND: Tensor) -> Iterator[slice]:
+    """All rows, ``CHUNK`` at a time on a CPU; elsewhere at once."""
+    size = CHUNK if rows_ND.device.type == "cpu" else max(len(rows_ND), 1)
+    for start in range(0, len(rows_ND), size):
+        yield slice(start, min(start + size, len(rows_ND)))
+
+
+def layer_dtype(x: Tensor) -> torch.dtype:
+    """What autocast would have a layer work in, or the dtype of ``x``."""
+    device_type = x.device.type
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype

@@ -76,7 +76,7 @@ def tiled_attention(
     Returns:
         (N, H, E) of the same dtype.
     """
-    more = more or More(None, key_AKE[:0], value_AKE[:0])
+    more = more or More(None, *(each.new_empty((0, *each.shape[1:])) for each in (key_AKE, value_AKE)))
     given = (query_NHE, key_AKE, value_AKE, more.key, more.value, more.again, runs)
     return _TiledAttention.apply(*given)  # pyright: ignore[reportReturnType]
 
@@ -87,7 +87,8 @@ class _TiledAttention(torch.autograd.Function):
         *_, runs = rest
         out = torch.empty_like(query)
         shares = _shares(runs, key, value, *rest[:-1])
-        side_by_side([partial(_forward, share, query, out) for share in shares], query.device)
+        for _ in side_by_side([partial(_forward, share, query, out) for share in shares], query.device):
+            pass
         ctx.save_for_backward(query, key, value, *rest[:-1])
         ctx.runs = runs
         return out

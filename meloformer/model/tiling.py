@@ -46,8 +46,6 @@ class Tiling:
 
     order: Tensor | None
     """(N,) number of the token at every place of the sorted queries and keys; ``None``: nothing is sorted."""
-    inverse: Tensor | None
-    """(N,) place of every token."""
     queries: Tensor
     """(n, 2) start and stop of every tile."""
     ranges: Tensor
@@ -111,13 +109,8 @@ class Collector:
         """All of them."""
         most = max(len(each) for each in self._ranges)
         ranges = [each + [(0, 0)] * (most - len(each)) for each in self._ranges]
-        inverse = None
-        if order is not None:
-            inverse = np.empty_like(order)
-            inverse[order] = np.arange(len(order))
         return Tiling(
             order=None if order is None else torch.from_numpy(order).to(device),
-            inverse=None if inverse is None else torch.from_numpy(inverse).to(device),
             queries=torch.tensor(self._queries),
             ranges=torch.tensor(ranges),
             num_masked=torch.tensor(self._num_masked),

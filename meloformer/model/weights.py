@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,16 @@ def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoint folders of a run, the newest first."""
     folders = (run / CHECKPOINTS_FOLDER).glob("step-*")
     return sorted(folders, key=lambda folder: (len(folder.name), folder.name), reverse=True)  # 1000000 after 999999
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint of a run with the lowest validation loss; of equals the newest, ``None`` where none has one."""
+    losses: dict[Path, float] = {}
+    for folder in checkpoints_of(run):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is none; so is one without validation
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            losses[folder] = float(state["validation"]["nats_per_token"])
+    return min(losses, key=lambda folder: losses[folder]) if losses else None
 
 
 def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:

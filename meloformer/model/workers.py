@@ -8,15 +8,18 @@ operations of its own. PyTorch lets go of Python's lock while it computes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache, partial
 from threading import Barrier
 from typing import TypeVar
 
 import torch
 
 Result = TypeVar("Result")
+PENDING_OF_A_WORKER = 2
+"""Tasks that are begun or done and not yet taken: enough that no thread waits."""
 
 
 def num_workers(device: torch.device) -> int:
@@ -24,21 +27,35 @@ def num_workers(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
-    """Run all tasks, without gradients; those that take longest had better come first.
+def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) -> Iterator[Result]:
+    """Run all tasks, without gradients and without autocast; those that take longest had better come first.
 
-    Returns:
-        Their results in the same order. Which thread runs a task changes nothing of its result.
+    Yields:
+        Their results in the same order. Which thread runs a task changes nothing of its result. Tasks begin when those
+        before them are done with, so that only some results for each thread take memory at a time.
     """
-    workers = num_workers(device)
+    workers, is_inference = num_workers(device), torch.is_inference_mode_enabled()
+    alone = partial(_on_its_own, device.type, is_inference)
     if workers == 1 or len(tasks) == 1:
-        return [task() for task in tasks]
-    futures = [_pool(workers).submit(_without_gradients, task) for task in tasks]
-    return [future.result() for future in futures]
+        for task in tasks:
+            yield alone(task)
+        return
+    pool, begun = _pool(workers), deque[Future[Result]]()
+    try:
+        for task in tasks:
+            if len(begun) == PENDING_OF_A_WORKER * workers:
+                yield begun.popleft().result()
+            begun.append(pool.submit(alone, task))
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
 
 
-def _without_gradients(task: Callable[[], Result]) -> Result:
-    with torch.no_grad():  # every thread has its own switch
+def _on_its_own(device_type: str, is_inference: bool, task: Callable[[], Result]) -> Result:
+    """Every thread has switches of its own; these are what the calling thread would see inside a function's pass."""
+    with torch.inference_mode(is_inference), torch.no_grad(), torch.autocast(device_type, enabled=False):
         return task()
 
 
@@ -64,4 +81,5 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return pool
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads

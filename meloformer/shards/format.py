@@ -124,16 +124,21 @@ class Shard:
         self.path = path
         try:
             with path.open("rb") as file:
-                self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._bytes = memoryview(self._mapped)
         except FileNotFoundError:
             raise ShardError(f"the shard {path} is missing", AGAIN) from None
         except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
             raise ShardError(f"cannot read the shard {path}: {error}", AGAIN) from None
         sizes = self._seek_table()
-        self._offsets = [0, *np.cumsum(sizes[:, 0]).tolist()]
+        self.offsets = [0, *np.cumsum(sizes[:, 0]).tolist()]
+        """Where in the file each document begins, and the last one ends."""
         self.lengths = sizes[:, 1] // _ID.itemsize
         """(N,) int64 number of tokens of every document."""
         self._decompressor = zstandard.ZstdDecompressor()
+
+    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
+        return Shard, (self.path,)  # another process opens the file itself
 
     @property
     def num_bytes(self) -> int:
@@ -171,7 +176,9 @@ class Shard:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        frame = self._bytes[self._offsets[index] : self._offsets[index + 1]]
+        if self._mapped.size() < self.offsets[index + 1]:  # to read there would end the process (SIGBUS)
+            raise ShardError(f"{self.path}, document {index}: the file was cut short while it was in use", AGAIN)
+        frame = self._bytes[self.offsets[index] : self.offsets[index + 1]]
         wanted = int(self.lengths[index]) * _ID.itemsize
         try:
             # the size first: a damaged header may ask for more memory than there is

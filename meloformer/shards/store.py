@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ class Documents:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (ids for shard in self._shards for ids in shard)
+
+    def whole(self) -> Iterator[np.ndarray]:
+        """All that are not damaged."""
+        for index in range(len(self)):
+            with suppress(ShardError):
+                yield self[index]
 
 
 class ShardFolder:

@@ -19,6 +19,7 @@ from meloformer.model.weights import (
     CHECKPOINTS_FOLDER,
     STATE_FILE,
     WEIGHTS_FILE,
+    best_checkpoint,
     checkpoints_of,
     load_weights,
     newest_good_checkpoint,
@@ -26,9 +27,10 @@ from meloformer.model.weights import (
     sha256_of,
     write_tensors,
 )
+from meloformer.training.loss import Evaluation
 from meloformer.training.optimizer import Optimizers
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OPTIMIZER_FILE = "optimizer.safetensors"
 
 
@@ -38,10 +40,10 @@ class Position:
 
     step: int = 0
     """Optimiser steps taken."""
-    epoch: int = 0
-    """The epoch of the next batch."""
-    batch: int = 0
-    """Its number in the epoch."""
+    row: int = 0
+    """The next row, counted on from epoch to epoch."""
+    rows_per_step: int = 1
+    """Of all ranks together: it stays what it was when the run began, however many go on with it."""
     skipped: int = 0
     """Steps without an update, because loss or gradient was not finite."""
     scaler: dict[str, float] | None = None
@@ -49,9 +51,16 @@ class Position:
 
 
 def save_checkpoint(
-    run: Path, model: MeloFormer, optimizers: Optimizers, position: Position, *, keep: int, facts: dict[str, Any]
+    run: Path,
+    model: MeloFormer,
+    optimizers: Optimizers,
+    position: Position,
+    *,
+    keep: int,
+    facts: dict[str, Any],
+    validation: Evaluation | None = None,
 ) -> Path:
-    """Write ``checkpoints/step-000100``, then delete the oldest until ``keep`` are left.
+    """Write ``checkpoints/step-000100``, then delete the oldest until ``keep`` are left, and the best beside them.
 
     Args:
         run: The run's folder.
@@ -59,6 +68,7 @@ def save_checkpoint(
         position: Where the run stands.
         keep: How many checkpoints stay.
         facts: What a resumed run must agree with.
+        validation: Of these weights, where there was one.
     Raises:
         OutputError: The folder cannot be written; earlier checkpoints are untouched.
     """
@@ -72,19 +82,28 @@ def save_checkpoint(
                 "version": FORMAT_VERSION,
                 "vocabulary_sha256": model.vocabulary.sha256,
                 "position": asdict(position),
+                "validation": validation and validation.to_dict(),
                 "random": _random_states(model.device),
                 "facts": facts,
                 "sha256": {name: sha256_of(beside / name) for name in (WEIGHTS_FILE, OPTIMIZER_FILE)},
             }
             write_text(beside / STATE_FILE, json.dumps(state, indent=1) + "\n")
         newest_first = checkpoints_of(run)
+        best = best_checkpoint(run)
         for older in newest_first[newest_first.index(folder) + keep :]:
-            shutil.rmtree(older)
+            if older != best:
+                shutil.rmtree(older)
     except (OSError, OutputError) as error:
         failure = error if isinstance(error, OutputError) else cannot_write(folder, error)
         message = failure.message.replace("cannot write", "cannot write the checkpoint", 1)
         raise OutputError(message, "make room, then go on from the checkpoint before with --resume") from None
     return folder
+
+
+def clear_left_overs(run: Path) -> None:
+    """Delete what a process that was killed while it wrote a checkpoint left of it."""
+    for left_over in (run / CHECKPOINTS_FOLDER).glob(".*.part"):
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, facts: dict[str, Any]) -> Position:
@@ -96,8 +115,6 @@ def load_checkpoint(run: Path, model: MeloFormer, optimizers: Optimizers, *, fac
         CheckpointError: There is none, it is of another version, or what it was made with is not ``facts``; names the
             first difference with both values.
     """
-    for left_over in (run / CHECKPOINTS_FOLDER).glob(".*.part"):  # of a process that was killed while it wrote
-        shutil.rmtree(left_over, ignore_errors=True)
     folder, state = newest_good_checkpoint(run)
     if state.get("version") != FORMAT_VERSION:
         raise CheckpointError(

@@ -1,96 +1,52 @@
-"""The training loop: step, log, validate, save, until the steps are done or someone asks it to stop."""
+"""The training loop: step, log, validate, sample, save, until the steps are done or someone asks it to stop."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
-from meloformer.errors import MeloFormerError
-from meloformer.model.weights import checkpoints_of
+from meloformer.errors import MeloFormerError, ShardError
+from meloformer.interruption import stop_signals
+from meloformer.model.meloformer import MeloFormer
+from meloformer.model.weights import best_checkpoint, checkpoints_of
 from meloformer.settings import Settings
-from meloformer.training.interruption import stop_signals
-from meloformer.training.loss import Evaluation, evaluate
+from meloformer.training.distributed import ALONE, Ranks
+from meloformer.training.loading import Pass
+from meloformer.training.log import RunLog
+from meloformer.training.loss import evaluate
 from meloformer.training.optimizer import learning_rate_at
 from meloformer.training.plot import plot_losses
-from meloformer.training.run_folder import LOSS_PICTURE, METRICS_FILE, write_metrics
-from meloformer.training.state import RunState, batches_of, begin, save
+from meloformer.training.result import Observer, Silence, TrainResult
+from meloformer.training.run_folder import LOSS_PICTURE, METRICS_FILE, SAMPLES_FOLDER
+from meloformer.training.state import RunState, begin, passes_of, save, saved_at_the_end
 from meloformer.training.step import StepOutcome, train_step
 
 MOST_SKIPPED = 10
 """Steps in a row; a gradient scaler finds its scale in fewer."""
 
-
-class Observer(Protocol):
-    """Told what happens; nothing in this package prints."""
-
-    def on_start(self, total_steps: int, first_step: int) -> None:
-        """The loop begins, at ``first_step`` where a run is resumed."""
-
-    def on_step(self, step: int, metrics: dict[str, float]) -> None:
-        """A step was taken.
-
-        ``metrics`` has ``loss`` (nats a token), ``nats_per_note``, ``learning_rate``, ``gradient_norm`` (before
-        clipping) and ``tokens_per_second`` (targets, the wait for data included).
-        """
-
-    def on_evaluation(self, step: int, validation: Evaluation) -> None:
-        """The validation rows were read."""
-
-
-class _Silence:
-    """Takes the place of an observer that is not there."""
-
-    def on_start(self, total_steps: int, first_step: int) -> None: ...
-
-    def on_step(self, step: int, metrics: dict[str, float]) -> None: ...
-
-    def on_evaluation(self, step: int, validation: Evaluation) -> None: ...
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    run: Path
-    step: int
-    """The last step taken, of this or an earlier process."""
-    total_steps: int
-    loss: float
-    """Of the last step, in nats a token; NaN where this process took none."""
-    validation: Evaluation | None
-    """The last one; ``None`` without validation documents, or where the run was interrupted before the first."""
-    baseline: Evaluation | None
-    """The unigram baseline on the same rows."""
-    seconds: float
-    interrupted: bool
-    """Whether a signal ended the run before its last step; everything so far is in a checkpoint."""
-    skipped: int
-    """Steps of the whole run without an update, because loss or gradient was not finite."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {
-            "run": str(self.run),
-            "step": self.step,
-            "total_steps": self.total_steps,
-            "interrupted": self.interrupted,
-            "skipped_steps": self.skipped,
-            "loss": None if math.isnan(self.loss) else round(self.loss, 5),
-            "validation": self.validation and self.validation.to_dict(),
-            "unigram_baseline": self.baseline and self.baseline.to_dict(),
-            "seconds": round(self.seconds, 2),
-        }
+Sampler = Callable[[MeloFormer, Path], None]
+"""Writes a short piece by a model to a path. How pieces are made is nothing that training knows."""
 
 
 def train(
-    shards: Path, run: Path, settings: Settings, *, resume: bool = False, observer: Observer | None = None
+    shards: Path,
+    run: Path,
+    settings: Settings,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    sampler: Sampler | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train a model.
 
-    SIGINT and SIGTERM end the run after the step in hand, with a checkpoint; a second one ends it at once.
+    SIGINT and SIGTERM end the run after the step in hand, with a checkpoint; a second one ends it at once. Where
+    something beside the model ends it (another process that has gone, shards that are damaged), the steps taken so far
+    are saved first.
 
     Args:
         shards: What ``pack`` wrote.
@@ -98,63 +54,82 @@ def train(
         settings: Sections ``model`` and ``training`` count.
         resume: Go on from the newest whole checkpoint of ``run``, or from the start where it has none yet.
         observer: Told of every step.
+        sampler: Called every ``training.sample_every`` steps.
+        ranks: The processes that train together, each of which calls this.
     Raises:
         InputError: There are no shards, or no run to resume.
-        ShardError: The shards are damaged or have nothing to train on.
+        ShardError: The shards have nothing to train on, or more of them is damaged than is allowed.
         OutputError: ``run`` exists already, or cannot be written.
         CheckpointError: What is to be resumed was made with other settings, or is damaged.
+        RankError: Another rank, or a process that reads ahead, has gone.
         MeloFormerError: Loss or gradient were not finite for ``MOST_SKIPPED`` steps in a row.
     """
     started = time.monotonic()
-    observer = observer or _Silence()
-    state = begin(shards, run, settings, resume=resume)
+    settings = settings.with_training(shards=shards)  # so that what is written down reproduces the run
+    state = begin(shards, run, settings, resume=resume, ranks=ranks)
     chosen, total = settings.training, state.plan.total_steps
-    first_step = saved_step = state.position.step
-    loss, validation = math.nan, None
-    observer.on_start(total, first_step)
-    batches, in_a_row = batches_of(state), 0
+    first_step = state.position.step
     ends_at = math.inf if chosen.max_hours is None else started + 3600 * chosen.max_hours
-    with stop_signals() as stop, (run / METRICS_FILE).open("a", encoding="utf-8") as metrics_file:
-        while state.position.step < total and not stop.is_set() and time.monotonic() < ends_at:
+    watcher = observer if observer is not None and ranks.is_first else Silence()
+    loss, validation, in_a_row, is_interrupted = math.nan, None, 0, False
+    with ExitStack() as inside:
+        log = inside.enter_context(RunLog.of(run, first_step, ranks))
+        passes = inside.enter_context(passes_of(state, settings))
+        watcher.on_start(total, first_step)
+        stop = inside.enter_context(stop_signals(ignore_more=ranks.size > 1))
+        inside.enter_context(saved_at_the_end(run, state, settings))
+        while state.position.step < total:
+            is_interrupted, is_over = ranks.any(stop.is_set(), time.monotonic() > ends_at)
+            if is_interrupted or is_over:
+                break
             step_started = time.monotonic()
-            passes = [next(batches) for _ in range(chosen.accumulation)]
             learning_rate = learning_rate_at(state.position.step, total, chosen)
+            ours = next(passes)
+            waited = time.monotonic() - step_started
+            for message in _new_damage(state, ours, chosen.max_damaged):
+                log.damage(state.position.step, message)
+                watcher.on_damage(message)
             outcome = train_step(
                 state.model,
                 state.optimizers,
-                passes,
+                ours,
                 learning_rate=learning_rate,
                 clip_norm=chosen.clip_norm,
                 precision=state.precision,
+                ranks=ranks,
+                network=state.network,
             )
             step, loss = state.position.step + 1, outcome.loss
-            state.position = replace(state.position, step=step)
+            state.position = replace(state.position, step=step, row=state.position.row + state.plan.rows_per_step)
             in_a_row = _skipped_in_a_row(state, outcome, in_a_row, run)
             if in_a_row:
                 continue
+            seconds = time.monotonic() - step_started
             metrics = {
                 "loss": round(loss, 5),
                 "nats_per_note": round(outcome.nats_per_note, 5),
                 "learning_rate": learning_rate,
                 "gradient_norm": round(outcome.gradient_norm, 5),
-                "tokens_per_second": round(outcome.num_targets / (time.monotonic() - step_started), 1),
+                "tokens_per_second": round(outcome.num_targets / seconds, 1),
+                "data_wait": round(waited / seconds, 5),
             }
-            write_metrics(metrics_file, {"step": step, **metrics})
-            observer.on_step(step, metrics)
-            if state.validation and (step % chosen.eval_every == 0 or step == total):
-                validation = evaluate(state.model, state.validation)
-                write_metrics(metrics_file, {"step": step, "validation": validation.to_dict()})
-                observer.on_evaluation(step, validation)
+            log.step(step, metrics)
+            watcher.on_step(step, metrics)
+            is_saved = step % chosen.checkpoint_every == 0 or step == total
+            if state.validation and (is_saved or step % chosen.eval_every == 0):
+                with state.precision.layers(state.model.device):
+                    validation = evaluate(state.model, state.validation)
+                log.validation(step, validation)
+                watcher.on_evaluation(step, validation)
                 plot_losses(run / METRICS_FILE, run / LOSS_PICTURE, state.baseline)
-            if step % chosen.checkpoint_every == 0 or step == total:
-                save(run, state, settings)
-                saved_step = step
-        if state.position.step != saved_step:  # asked to stop between two checkpoints
-            save(run, state, settings)
+            if sampler and ranks.is_first and chosen.sample_every and step % chosen.sample_every == 0:
+                sampler(state.model, run / SAMPLES_FOLDER / f"step-{step:06d}.mid")
+            if is_saved:
+                save(run, state, settings, validation)
     if state.validation and first_step >= total:  # the run had ended already: say how it stands
         validation = evaluate(state.model, state.validation)
-    plot_losses(run / METRICS_FILE, run / LOSS_PICTURE, state.baseline)
-    seconds = time.monotonic() - started
+    if ranks.is_first:
+        plot_losses(run / METRICS_FILE, run / LOSS_PICTURE, state.baseline)
     return TrainResult(
         run=run,
         step=state.position.step,
@@ -162,10 +137,42 @@ def train(
         loss=loss,
         validation=validation,
         baseline=state.baseline,
-        seconds=seconds,
-        interrupted=stop.is_set() and state.position.step < total,
+        seconds=time.monotonic() - started,
+        interrupted=is_interrupted,
         skipped=state.position.skipped,
+        damaged=len(state.damage),
+        best=best_checkpoint(run),
     )
+
+
+def _new_damage(state: RunState, passes: Sequence[Pass], limit: int) -> list[str]:
+    """Count the documents that some rank found damaged just now.
+
+    Args:
+        state: Knows those of before; also what was found when documents were cut, which is told with the first step.
+        passes: Of this rank.
+        limit: How many may be damaged.
+    Returns:
+        A message for each that was not known.
+    Raises:
+        ShardError: There are too many.
+    """
+    found = {**state.plan.damage} if not state.damage else {}
+    for each in passes:
+        found.update(each.damage)
+    found = {document: message for document, message in found.items() if document not in state.damage}
+    if not any(state.ranks.any(bool(found))):
+        return []
+    before = len(state.damage)
+    for theirs in state.ranks.gathered(found):
+        state.damage.update(theirs)
+    if len(state.damage) > limit:
+        raise ShardError(
+            f"{len(state.damage)} documents are damaged, more than training.max_damaged = {limit}; the last: "
+            f"{list(state.damage.values())[-1]}",
+            "then go on with --resume",
+        )
+    return list(state.damage.values())[before:]
 
 
 def _skipped_in_a_row(state: RunState, outcome: StepOutcome, before: int, run: Path) -> int:

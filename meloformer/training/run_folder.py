@@ -5,6 +5,8 @@ runs/NAME/
   vocab.json        the vocabulary of its ids
   metrics.jsonl     a line a step, and a line a validation
   loss.png          the same as a picture
+  tensorboard/      the same as TensorBoard events
+  samples/          a short piece every so many steps
   checkpoints/      see ``checkpoint``
 """
 
@@ -13,7 +15,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
 
 from meloformer.errors import InputError, OutputError
 from meloformer.files import whole_folder, write_text
@@ -26,7 +27,17 @@ from meloformer.tokens.vocabulary import Vocabulary
 SETTINGS_FILE = "settings.toml"
 METRICS_FILE = "metrics.jsonl"
 LOSS_PICTURE = "loss.png"
-RUN_PARTS = (SETTINGS_FILE, VOCABULARY_FILE, METRICS_FILE, LOSS_PICTURE, CHECKPOINTS_FOLDER)
+EVENTS_FOLDER = "tensorboard"
+SAMPLES_FOLDER = "samples"
+RUN_PARTS = (
+    SETTINGS_FILE,
+    VOCABULARY_FILE,
+    METRICS_FILE,
+    LOSS_PICTURE,
+    EVENTS_FOLDER,
+    CHECKPOINTS_FOLDER,
+    SAMPLES_FOLDER,
+)
 """What a run's folder holds."""
 
 
@@ -75,9 +86,3 @@ def cut_metrics(run: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
     write_text(path, "".join(f"{line}\n" for line in kept))
-
-
-def write_metrics(file: TextIO, record: dict[str, Any]) -> None:
-    """Append one line to ``metrics.jsonl``, at once."""
-    file.write(json.dumps(record, allow_nan=False) + "\n")
-    file.flush()

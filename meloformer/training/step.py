@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.tokens.vocabulary import TokenType
+from meloformer.training.distributed import ALONE, Ranks, only_here, watching
+from meloformer.training.loading import Pass
 from meloformer.training.loss import target_losses
 from meloformer.training.optimizer import Optimizers
 
@@ -41,6 +42,14 @@ class StepOutcome:
         return self.loss * self.num_targets / max(self.num_notes, 1)
 
 
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
+
+def default_precision(device: torch.device) -> PrecisionName:
+    """The fastest that needs no care."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 @dataclass(frozen=True)
 class Precision:
     """The dtype of the layers; weights and optimisers stay in fp32."""
@@ -51,7 +60,7 @@ class Precision:
     """For fp16, whose small gradients would vanish."""
 
     @classmethod
-    def of(cls, name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+    def of(cls, name: PrecisionName, device: torch.device) -> Precision:
         """By its name in the settings."""
         if name == "fp32":
             return cls()
@@ -71,42 +80,53 @@ class Precision:
 def train_step(
     model: MeloFormer,
     optimizers: Optimizers,
-    passes: Sequence[Batch],
+    passes: Sequence[Pass],
     *,
     learning_rate: float,
     clip_norm: float,
     precision: Precision | None = None,
+    ranks: Ranks = ALONE,
+    network: nn.Module | None = None,
 ) -> StepOutcome:
     """Take one step over several passes, as if they were one batch.
 
-    Every target weighs the same, whichever pass it is in: the loss is divided by the targets of all passes.
+    Every target weighs the same, whichever pass of whichever rank it is in: the loss is divided by the targets of all.
 
     Args:
         model: Its weights are changed.
         optimizers: Of the model.
-        passes: Batches, on the model's device, with at least one target among them.
+        passes: Of this rank, on the model's device.
         learning_rate: Of this step.
         clip_norm: The gradient is scaled down to this norm.
         precision: By default fp32.
+        ranks: Who takes the step together.
+        network: The model as :meth:`Ranks.replicated` has it; by default ``model``.
     Returns:
         What was done. Where loss or gradient is not finite nothing was: weights and optimisers are untouched.
+    Raises:
+        RankError: Another rank has gone; weights and optimisers are untouched.
     """
     precision = precision or Precision()
     scaler = precision.scaler
     model.train()
-    num_targets = sum(batch.num_targets for batch in passes)
+    network = model if network is None else network
+    num_targets, num_notes = (int(total) for total in ranks.summed(*_counts(passes)))
     summed = 0.0
-    for batch in passes:
-        with precision.layers(model.device):
-            logits = model(batch)
-        loss = target_losses(logits, batch).sum() / num_targets
-        precision.scaled(loss).backward()
-        summed += float(loss.detach())
+    for number, each in enumerate(passes, start=1):
+        with ExitStack() as inside:
+            inside.enter_context(watching())
+            if number < len(passes):
+                inside.enter_context(only_here(network))
+            with precision.layers(model.device):
+                logits = network(each.batch, each.layout)
+            loss = target_losses(logits, each.batch).sum() / max(num_targets, 1)
+            precision.scaled(loss * ranks.size).backward()  # over the ranks the mean is taken
+            summed += float(loss.detach())
+    (summed,) = ranks.summed(summed)
     if scaler is not None:
         for optimizer in optimizers.values():
             scaler.unscale_(optimizer)
     gradient_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
-    num_notes = sum(int((batch.is_target & (batch.type == TokenType.PITCH)).sum()) for batch in passes)
     outcome = StepOutcome(summed, gradient_norm, num_targets, num_notes)
     for optimizer in optimizers.values():
         if outcome.is_finite:
@@ -117,3 +137,10 @@ def train_step(
     if scaler is not None:
         scaler.update()
     return outcome
+
+
+def _counts(passes: Sequence[Pass]) -> tuple[int, int]:
+    """Targets, and notes among them."""
+    batches = [each.batch for each in passes]
+    notes = sum(int((batch.is_target & (batch.type == TokenType.PITCH)).sum()) for batch in batches)
+    return sum(batch.num_targets for batch in batches), notes

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from meloformer.bench.music import practice_piece
 from meloformer.cli import app
 from meloformer.midi.write import write_midi
+from meloformer.model.meloformer import MeloFormer
+from meloformer.model.weights import save_weights
+from meloformer.settings import ModelSettings
+from meloformer.tokens.vocabulary import Vocabulary
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -43,6 +48,16 @@ def meloformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return Done(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights, small ones."""
+    torch.manual_seed(1)
+    model = MeloFormer(ModelSettings.of_size("tiny", num_layers=1, dim=16, ffn_dim=16), Vocabulary.default())
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(model, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import mido
-import pytest
 
 from meloformer.midi.read import read_midi
 from meloformer.midi.write import write_midi
@@ -124,12 +123,6 @@ def test_tokenize_prints_the_tokens_of_one_file(meloformer: Run, songs: Path) ->
     printed = meloformer("tokenize", songs / "song00.mid").stdout.split()
     ids = encode(read_midi(songs / "song00.mid"))
     assert printed == [Vocabulary.default().names[number] for number in ids]
-
-
-def test_bench_measures_a_step(meloformer: Run) -> None:
-    measured = result_of(meloformer, "bench", "--size", "tiny", "--seq-len", "128", "--repeats", "2", "--device", "cpu")
-    assert measured["tokens_per_second"] == pytest.approx(measured["tokens"] / measured["step_seconds"], rel=1e-3)
-    assert measured["weights_bytes"] == 4 * measured["parameters"]
 
 
 def test_progress_is_plain_lines_where_stderr_is_no_terminal(meloformer: Run, songs: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_wrong_setting_is_named_with_its_value(setting: str, named: str, melof
 
 def test_a_value_out_of_range_behind_an_option_is_named(meloformer: Run, tmp_path: Path) -> None:
     assert_one_line(meloformer("generate", "--bars", "0"), "generation.bars", "0")
-    assert_one_line(meloformer("bench", "--size", "gigantic"), "model.size", "gigantic")
+    assert_one_line(meloformer("bench", "--size", "tiny,gigantic"), "model.size", "gigantic")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from meloformer.model.ffn import SwiGLU
 from meloformer.model.norm import CHUNK, RMSNorm
@@ -34,6 +37,38 @@ def test_feed_forward_networks_in_chunks_are_those_of_autograd(rows: int, dtype:
         torch.testing.assert_close(
             other, one, rtol=0, atol=(1e-5 if dtype == torch.float32 else 2**-6) * one.abs().max().item()
         )
+
+
+@pytest.mark.parametrize("rows", [5, 2 * CHUNK])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_under_autocast_networks_work_in_its_dtype_and_weights_keep_theirs(rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ffn, norm = SwiGLU(16, 24), RMSNorm(16)
+    x = torch.randn(1, rows, 16, requires_grad=True)
+    with torch.autocast("cpu", dtype=dtype):
+        wanted, found = plain_swiglu(ffn, nn.RMSNorm.forward(norm, x)), ffn(norm(x))
+        assert norm(x).dtype == dtype
+    assert found.dtype == wanted.dtype == dtype
+    inputs = [x, *ffn.parameters(), *norm.parameters()]
+    gradient = torch.randn_like(wanted)
+    wanted_grads, found_grads = (torch.autograd.grad(out, inputs, gradient) for out in (wanted, found))
+    for one, other in zip([wanted, *wanted_grads], [found, *found_grads], strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(other, one, rtol=0, atol=2**-5 * one.abs().max().item())
+
+
+@pytest.mark.parametrize("rows", [5, 2 * CHUNK])
+def test_two_tensors_of_the_inner_width_are_kept(rows: int) -> None:
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.shape[-1])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        SwiGLU(16, 24)(torch.randn(1, rows, 16, requires_grad=True))
+    of_the_weight = 1  # the last one is (16, 24)
+    assert kept.count(24) == 2 + of_the_weight
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
@@ -81,3 +116,26 @@ def test_rotations_have_the_gradients_of_autograd(dtype: torch.dtype) -> None:
     torch.testing.assert_close(
         *(torch.autograd.grad(each, heads, gradient)[0] for each in (found, wanted)), rtol=2**-7, atol=1e-6
     )
+
+
+def test_without_gradients_the_inner_width_takes_one_chunk() -> None:
+    ffn, x = SwiGLU(8, 64), torch.randn(1, 4 * CHUNK, 8)
+    made: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.shape[-1] == 64:
+                made.append(result.untyped_storage().nbytes() // 4)
+            return result
+
+    with torch.no_grad(), Watch():
+        found = ffn(x)
+    assert made
+    assert max(made) == 64 * CHUNK
+    torch.testing.assert_close(found, plain_swiglu(ffn, x))
+
+
+def test_norms_keep_the_accuracy_of_fp64() -> None:
+    norm, x = RMSNorm(16).double(), torch.randn(2 * CHUNK, 16, dtype=torch.float64)
+    torch.testing.assert_close(norm(x), nn.RMSNorm.forward(norm, x), rtol=1e-14, atol=1e-14)

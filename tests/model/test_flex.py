@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention import flex_attention as flex_module
-from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
@@ -230,12 +232,22 @@ def test_auto_never_takes_it_on_a_cpu() -> None:
         assert not isinstance(Layout.of(batch, settings).path, FlexPath)
 
 
-@marked(compiling)
-def test_recompiling_without_end_is_an_error_and_not_a_slow_fallback() -> None:
+@marked(on_a_cpu)
+def test_recompiling_without_end_is_an_error_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flex, "MOST_KERNELS", 1)
+    flex.compiled.cache_clear()
+    torch._dynamo.reset()
+
+    def attend(num_tokens: int) -> None:
+        query, key, value = torch.randn(3, num_tokens, 2, 16)
+        everything = create_block_mask(lambda *_: torch.ones((), dtype=torch.bool), 1, 1, num_tokens, num_tokens, "cpu")
+        flex.attend(query, key, value, everything)
+
+    attend(128)
+    with ThreadPoolExecutor(1) as other, pytest.raises(FailOnRecompileLimitHit):
+        other.submit(attend, 256).result()
+    flex.compiled.cache_clear()
     assert not torch._dynamo.config.fail_on_recompile_limit_hit
-    flex.compiled()
-    assert torch._dynamo.config.fail_on_recompile_limit_hit
-    assert torch._dynamo.config.recompile_limit == flex.MOST_KERNELS
 
 
 @marked(on_a_cpu)

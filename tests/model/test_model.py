@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from meloformer.errors import VocabularyError
 from meloformer.model.batch import Batch
@@ -12,6 +15,7 @@ from meloformer.model.meloformer import MeloFormer
 from meloformer.model.rope import rotate, rotation
 from meloformer.settings import ModelSettings, Size
 from meloformer.tokens.vocabulary import Vocabulary
+from tests.model.paths import random_row
 from tests.strategies import random_document
 
 TRUE_COUNTS: dict[Size, int] = {
@@ -128,3 +132,21 @@ def test_half_precision_agrees_with_full_to_its_precision() -> None:
 def test_targets_are_what_can_be_predicted() -> None:
     batch = Batch.of([np.array([1, 6, 232, 304, 2]), np.array([1, 6])])
     assert batch.num_targets == 4 + 1
+
+
+def test_fp32_attention_under_autocast_is_fp32_on_the_dense_path() -> None:
+    batch = Batch.of([random_row(1)])
+    seen: set[torch.dtype] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "scaled_dot_product" in str(func):
+                seen.update(each.dtype for each in args[:3])
+            return func(*args, **(kwargs or {}))
+
+    for attention_dtype, dtype in (("fp32", torch.float32), ("auto", torch.bfloat16)):
+        settings = ModelSettings.of_size("tiny", num_layers=1, attention="dense", attention_dtype=attention_dtype)
+        seen.clear()
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), Watch():
+            MeloFormer(settings)(batch)
+        assert seen == {dtype}

@@ -12,6 +12,7 @@ import torch
 from meloformer.errors import MeloFormerError
 from meloformer.midi.read import read_midi
 from meloformer.model.batch import Batch
+from meloformer.model.meloformer import MeloFormer
 from meloformer.model.sparse import SparsePath
 from meloformer.model.workers import side_by_side
 from meloformer.tokens.encode import encode
@@ -42,15 +43,35 @@ def test_the_same_number_of_threads_has_the_same_bits(num_threads: int) -> None:
     assert all(torch.equal(once.gradients[name], again.gradients[name]) for name in once.gradients)
 
 
+def test_autocast_changes_nothing_inside_tiles(num_threads: int) -> None:  # noqa: ARG001
+    batch, settings = Batch.of(BATCHES["random"]), settings_of()
+    inputs = inputs_of(batch, settings, torch.float32)
+    wanted = outcome(SparsePath.of(batch, settings), inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = outcome(SparsePath.of(batch, settings), inputs)
+    assert all(torch.equal(one, other) for one, other in zip(wanted.outputs, found.outputs, strict=True))
+    assert all(torch.equal(wanted.gradients[name], found.gradients[name]) for name in wanted.gradients)
+
+
+def test_inference_mode_changes_nothing(num_threads: int) -> None:  # noqa: ARG001
+    torch.manual_seed(0)
+    model = MeloFormer(settings_of(attention="sparse", num_layers=2)).eval()
+    batch = Batch.of(BATCHES["random"])
+    with torch.no_grad():
+        wanted = model(batch)
+    with torch.inference_mode():
+        assert torch.equal(model(batch), wanted)
+
+
 def test_results_come_in_order_from_threads_of_one_core_each(num_threads: int) -> None:
-    found = side_by_side([lambda n=n: (n, torch.get_num_threads()) for n in range(10)], CPU)
+    found = list(side_by_side([lambda n=n: (n, torch.get_num_threads()) for n in range(10)], CPU))
     assert found == [(n, 1) for n in range(10)]
     assert torch.get_num_threads() == num_threads
 
 
 def test_what_a_thread_raises_is_raised(num_threads: int) -> None:  # noqa: ARG001
     with pytest.raises(ZeroDivisionError):
-        side_by_side([lambda: 1 // 0, lambda: 1], CPU)
+        list(side_by_side([lambda: 1 // 0, lambda: 1], CPU))
 
 
 def test_rows_of_real_music_are_exact(dev_files: list[Path]) -> None:

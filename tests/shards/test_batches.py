@@ -67,19 +67,21 @@ def test_the_model_sees_as_many_targets_as_the_loader_promises(documents: Docume
 def test_a_batch_is_a_block_of_rows_and_the_last_may_be_smaller(documents: Documents) -> None:
     loader = loader_of(documents)
     batches = list(loader.batches(0))
-    assert len(batches) == loader.num_batches(0)
+    assert len(batches) == -(-loader.num_rows // 3)
     assert all(batch.dtype == np.int64 and batch.shape[1] == 128 for batch in batches)
     assert {len(batch) for batch in batches[:-1]} == {3}
     assert 1 <= len(batches[-1]) <= 3
     assert sum(map(len, batches)) == len(loader.rows(0))
 
 
-def test_an_epoch_can_be_taken_up_at_any_batch(documents: Documents) -> None:
-    batches = list(loader_of(documents).batches(1))
-    for start in (0, 1, len(batches) - 1, len(batches)):
-        resumed = list(loader_of(documents).batches(1, start))
-        assert len(resumed) == len(batches) - start
-        assert all(np.array_equal(a, b) for a, b in zip(resumed, batches[start:], strict=True))
+def test_rows_count_on_from_epoch_to_epoch_and_can_be_read_in_any_order(documents: Documents) -> None:
+    rows = [row for epoch in range(3) for batch in loader_of(documents).batches(epoch) for row in batch]
+    loader = loader_of(documents)
+    assert len(rows) == 3 * loader.num_rows
+    for numbers in ([loader.num_rows - 1, loader.num_rows], [2 * loader.num_rows + 1, 0], [5]):
+        ids, damage = loader.read(numbers)
+        assert not damage
+        assert np.array_equal(ids, np.stack([rows[number] for number in numbers]))
 
 
 def test_seed_and_epoch_choose_the_order(documents: Documents) -> None:
@@ -98,7 +100,7 @@ def test_the_share_of_padding_is_what_is_not_filled(documents: Documents) -> Non
 
 def test_a_split_without_documents_has_no_batches(stored: Write) -> None:
     loader = loader_of(stored([]))
-    assert (loader.num_batches(0), loader.num_targets, loader.padding_share(0)) == (0, 0, 0.0)
+    assert (loader.num_rows, loader.num_targets, loader.padding_share(0)) == (0, 0, 0.0)
     assert list(loader.batches(0)) == []
 
 

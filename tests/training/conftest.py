@@ -17,6 +17,7 @@ TINY = (
     "training.batch_size=2", "training.steps=6", "training.eval_every=3", "training.eval_rows=2",
     "training.checkpoint_every=3", "training.learning_rate=0.004", "training.device=cpu", "pack.val_share=0.3",
     "pack.test_share=0", "training.transpose=false", "training.tempo_bins=0", "training.velocity_bins=0",
+    "training.workers=0",
 )  # fmt: skip
 
 

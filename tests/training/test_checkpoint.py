@@ -17,7 +17,7 @@ from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import newest_good_checkpoint
 from meloformer.settings import ModelSettings, TrainingSettings
 from meloformer.tokens.vocabulary import Vocabulary
-from meloformer.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from meloformer.training.checkpoint import Position, clear_left_overs, load_checkpoint, save_checkpoint
 from meloformer.training.optimizer import Optimizers, make_optimizers
 
 FACTS = {"training.seed": 3}
@@ -39,7 +39,7 @@ def stepped() -> tuple[MeloFormer, Optimizers]:
 
 
 def save(run: Path, step: int, *, keep: int = 3) -> Path:
-    return save_checkpoint(run, *stepped(), Position(step, 1, 2), keep=keep, facts=FACTS)
+    return save_checkpoint(run, *stepped(), Position(step, 28, 4), keep=keep, facts=FACTS)
 
 
 def names(run: Path) -> list[str]:
@@ -48,7 +48,7 @@ def names(run: Path) -> list[str]:
 
 def test_a_checkpoint_brings_back_weights_optimizers_position_and_chance(tmp_path: Path) -> None:
     model, optimizers = stepped()
-    position = Position(step=7, epoch=2, batch=5)
+    position = Position(step=7, row=28, rows_per_step=4)
     save_checkpoint(tmp_path, model, optimizers, position, keep=1, facts=FACTS)
     drawn = torch.rand(3)
     other, other_optimizers = fresh()
@@ -71,7 +71,7 @@ def test_a_checkpoint_holds_three_files_and_names_what_the_optimizers_remember(t
     assert "muon/layers.0.ffn.up.weight/momentum_buffer" in tensors
     assert "adamw/token_embedding.weight/exp_avg_sq" in tensors
     state = json.loads((folder / "state.json").read_text())
-    assert state["position"] == {"step": 7, "epoch": 1, "batch": 2, "skipped": 0, "scaler": None}
+    assert state["position"] == {"step": 7, "row": 28, "rows_per_step": 4, "skipped": 0, "scaler": None}
     assert set(state["sha256"]) == {"model.safetensors", "optimizer.safetensors"}
 
 
@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint_and_nothing_half_wri
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     save(tmp_path, 1)
     (tmp_path / "checkpoints/.step-000002.99.part").mkdir()
-    load_checkpoint(tmp_path, *fresh(), facts=FACTS)
+    clear_left_overs(tmp_path)
     assert names(tmp_path) == ["step-000001"]
 
 
@@ -125,7 +125,7 @@ def changed(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, r"has version 99, this program reads version 1; resume with the MeloFormer that wrote it"),
+        ({"version": 99}, r"has version 99, this program reads version 2; resume with the MeloFormer that wrote it"),
         ({"vocabulary_sha256": "abc"}, r"has vocabulary abc, the shards have [0-9a-f]{64}; resume with the shards"),
         ({"facts": {"training.seed": 4}}, r"was made with training\.seed = 4, not 3; resume with the data"),
         ({"position": {"pace": 1}}, r"state\.json is damaged"),

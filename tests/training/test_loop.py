@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import signal
 import threading
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -17,15 +20,20 @@ import torch
 
 from meloformer.bench.music import practice_piece
 from meloformer.errors import CheckpointError, InputError, MeloFormerError, OutputError, ShardError
+from meloformer.generation.generate import generate
 from meloformer.midi.write import write_midi
-from meloformer.model.weights import load
+from meloformer.model.meloformer import MeloFormer
+from meloformer.model.weights import load, newest_good_checkpoint
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
+from meloformer.shards.format import Shard
 from meloformer.shards.pipeline import pack_pieces
 from meloformer.shards.store import open_shards
+from meloformer.training import checkpoint as checkpoint_module
+from meloformer.training import loop as loop_module
 from meloformer.training import step as step_module
 from meloformer.training.loop import train
-from meloformer.training.loss import Evaluation
+from meloformer.training.loss import Evaluation, evaluate
 from tests.training.conftest import TINY
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_loss.json").read_text())
@@ -43,8 +51,11 @@ def losses_of(run: Path) -> list[float]:
     return [record["loss"] for record in records_of(run) if "loss" in record]
 
 
+TIMES = ("tokens_per_second", "data_wait")
+
+
 def without_times(run: Path) -> list[dict[str, Any]]:
-    return [{name: record[name] for name in record if name != "tokens_per_second"} for record in records_of(run)]
+    return [{name: record[name] for name in record if name not in TIMES} for record in records_of(run)]
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
@@ -75,6 +86,8 @@ class SignalAt:
         if step == self.step and self.after_validation:
             os.kill(os.getpid(), self.number)
 
+    def on_damage(self, message: str) -> None: ...
+
 
 def test_the_golden_loss_curve(tiny_shards: Path, tiny_settings: Settings, tmp_path: Path) -> None:
     documents = open_shards(tiny_shards).split("train")
@@ -95,10 +108,10 @@ def test_a_run_leaves_its_settings_its_log_its_picture_and_its_checkpoints(
     run = tmp_path / "runs/deep/run"
     result = train(tiny_shards, run, tiny_settings)
     assert sorted(path.name for path in run.iterdir()) == [
-        "checkpoints", "loss.png", "metrics.jsonl", "settings.toml", "vocab.json",
+        "checkpoints", "loss.png", "metrics.jsonl", "settings.toml", "tensorboard", "vocab.json",
     ]  # fmt: skip
     assert checkpoints(run) == ["step-000003", "step-000006"]
-    assert load_settings(run / "settings.toml") == tiny_settings
+    assert load_settings(run / "settings.toml") == settings_with(f"training.shards={tiny_shards}")
     steps = [record for record in records_of(run) if "loss" in record]
     assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
     assert all(record["nats_per_note"] > record["loss"] for record in steps)
@@ -229,7 +242,7 @@ def test_what_cannot_be_resumed_is_refused_with_both_values(
         train(tiny_shards, tmp_path / "run", settings_with("model.size=small"), resume=True)
     with pytest.raises(CheckpointError, match=r"training\.seed = 0, not 1"):
         train(tiny_shards, tmp_path / "run", settings_with("training.seed=1"), resume=True)
-    assert load_settings(tmp_path / "run/settings.toml") == tiny_settings
+    assert load_settings(tmp_path / "run/settings.toml") == settings_with(f"training.shards={tiny_shards}")
 
 
 def test_shards_that_cannot_be_trained_on_are_refused(
@@ -333,3 +346,149 @@ def test_a_run_cannot_be_resumed_to_fewer_steps_than_it_has_taken(tiny_shards: P
     with pytest.raises(CheckpointError, match="has taken 6 steps already, more than 2"):
         train(tiny_shards, tmp_path / "run", settings_with("training.steps=2"), resume=True)
     assert (tmp_path / "run/settings.toml").read_text() == before
+
+
+def damage(shards: Path, documents: Sequence[int]) -> None:
+    """Turn over a byte in the middle of the frames of some training documents."""
+    path = shards / "train-00000.hid.zst"
+    shard, data = Shard(path), bytearray(path.read_bytes())
+    for number in documents:
+        data[shard.offsets[number] + (shard.offsets[number + 1] - shard.offsets[number]) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+class DamageAt(SignalAt):
+    """Damages documents when a step is done, and keeps what is told of them."""
+
+    def __init__(self, step: int, shards: Path, documents: Sequence[int]) -> None:
+        super().__init__(-1)
+        self.at, self.shards, self.documents = step, shards, documents
+        self.told: list[str] = []
+
+    def on_step(self, step: int, metrics: dict[str, float]) -> None:  # noqa: ARG002
+        if step == self.at:
+            damage(self.shards, self.documents)
+
+    def on_damage(self, message: str) -> None:
+        self.told.append(message)
+
+
+def test_a_document_that_is_damaged_under_a_running_job_is_named_counted_and_left_out(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    shards = Path(copytree(tiny_shards, tmp_path / "shards"))
+    settings = settings_with("training.steps=12")
+    watcher = DamageAt(2, shards, [1, 4])
+    result = train(shards, tmp_path / "run", settings, observer=watcher)
+    assert (result.step, result.damaged) == (12, 2)
+    assert sorted("document 1: " in text for text in watcher.told) == [False, True]
+    assert all("train-00000.hid.zst, document" in text for text in watcher.told)
+    assert [record["damaged"] for record in records_of(tmp_path / "run") if "damaged" in record] == watcher.told
+    again = train(shards, tmp_path / "again", settings)  # the same damage from the start: the same from then on
+    assert again.damaged == 2
+    longer = settings_with("training.steps=14")
+    assert train(shards, tmp_path / "run", longer, resume=True).step == 14
+
+
+def test_a_shard_that_is_cut_short_under_a_running_job_does_not_end_the_process(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    shards = Path(copytree(tiny_shards, tmp_path / "shards"))
+
+    class Cut(DamageAt):
+        def on_step(self, step: int, metrics: dict[str, float]) -> None:  # noqa: ARG002
+            if step == self.at:
+                os.truncate(shards / "train-00000.hid.zst", 100)
+
+    watcher = Cut(3, shards, [])
+    settings = settings_with("training.steps=20", "training.max_damaged=3", "training.checkpoint_every=100")
+    with pytest.raises(
+        ShardError, match=r"4 documents are damaged, more than training.max_damaged = 3; the last: .*cut"
+    ):
+        train(shards, tmp_path / "run", settings, observer=watcher)
+    assert len(watcher.told) <= 3
+    (saved,) = checkpoints(tmp_path / "run")
+    assert int(saved.removeprefix("step-")) == len(losses_of(tmp_path / "run")) >= 3
+
+
+def test_the_settings_of_a_run_reproduce_it(tiny_shards: Path, tmp_path: Path) -> None:
+    train(tiny_shards, tmp_path / "first", settings_with("training.seed=5", "training.velocity_bins=2"))
+    settings = load_settings(tmp_path / "first/settings.toml")
+    train(settings.training.shards, tmp_path / "second", settings)
+    assert losses_of(tmp_path / "second") == losses_of(tmp_path / "first")
+    assert (tmp_path / "second/settings.toml").read_text() == (tmp_path / "first/settings.toml").read_text()
+
+
+def test_the_best_checkpoint_stays_beside_the_newest(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors = iter([3, 2, 1, 2, 3, 4, 5])
+
+    def worse_after_the_third(*arguments: Any) -> Evaluation:
+        found = evaluate(*arguments)
+        return Evaluation(found.loss_sum * next(factors), found.num_targets)
+
+    monkeypatch.setattr(loop_module, "evaluate", worse_after_the_third)
+    every = (
+        "training.steps=7",
+        "training.eval_every=100",
+        "training.checkpoint_every=1",
+        "training.keep_checkpoints=2",
+    )
+    result = train(tiny_shards, tmp_path / "run", settings_with(*every))
+    assert result.best == tmp_path / "run/checkpoints/step-000003"
+    assert checkpoints(tmp_path / "run") == ["step-000003", "step-000006", "step-000007"]
+    assert newest_good_checkpoint(tmp_path / "run")[0].name == "step-000007"
+
+
+def test_samples_are_asked_for_and_change_nothing(tiny_shards: Path, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def sampler(model: MeloFormer, path: Path) -> None:
+        generate(model.eval(), bars=1)
+        asked.append(str(path.relative_to(tmp_path)))
+
+    train(tiny_shards, tmp_path / "run", settings_with("training.sample_every=4"), sampler=sampler)
+    assert asked == ["run/samples/step-000004.mid"]
+    assert losses_of(tmp_path / "run") == pytest.approx(GOLDEN["loss"], abs=1e-4)
+
+
+def test_what_is_logged_is_there_for_tensorboard_too(
+    tiny_shards: Path, tiny_settings: Settings, tmp_path: Path
+) -> None:
+    train(tiny_shards, tmp_path / "run", tiny_settings)
+    (events,) = (tmp_path / "run/tensorboard").iterdir()
+    content = events.read_bytes()
+    for name in (b"train/loss", b"train/data_wait", b"validation/nats_per_note", b"validation_by_type/pitch"):
+        assert name in content
+    steps = [record for record in records_of(tmp_path / "run") if "loss" in record]
+    assert all(0 <= record["data_wait"] < 1 for record in steps)
+
+
+def test_a_full_disk_in_the_middle_of_a_checkpoint_leaves_the_one_before(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = checkpoint_module.write_tensors
+
+    def fill(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+        if "step-000006" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(path, tensors, metadata)
+
+    monkeypatch.setattr(checkpoint_module, "write_tensors", fill)
+    with pytest.raises(OutputError, match=r"cannot write the checkpoint .*step-000006: No space left.*with --resume"):
+        train(tiny_shards, tmp_path / "run", settings_with())
+    assert checkpoints(tmp_path / "run") == ["step-000003"]
+    monkeypatch.undo()
+    assert train(tiny_shards, tmp_path / "run", settings_with(), resume=True).step == 6
+    assert losses_of(tmp_path / "run") == pytest.approx(GOLDEN["loss"], abs=1e-4)
+
+
+def test_a_resumed_run_keeps_the_size_of_its_steps(tiny_shards: Path, tmp_path: Path) -> None:
+    train(tiny_shards, tmp_path / "run", settings_with())
+    other = settings_with("training.steps=8", "training.batch_size=1", "training.accumulation=1")
+    with pytest.warns(UserWarning, match="a step stays 2 rows, as the run began, and does not become 1"):
+        train(tiny_shards, tmp_path / "run", other, resume=True)
+    state = json.loads((tmp_path / "run/checkpoints/step-000008/state.json").read_text())
+    assert (state["position"]["row"], state["position"]["rows_per_step"]) == (16, 2)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from meloformer.errors import ShardError
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
 from meloformer.shards.pipeline import tokenize_pieces
-from meloformer.training.plan import describe, make_plan
+from meloformer.training.plan import describe, ignored_settings, make_plan
 from tests.training.conftest import TINY
 
 
@@ -24,8 +25,9 @@ def settings_with(*changes: str) -> Settings:
 @pytest.mark.parametrize("epochs", [0.5, 1, 2])
 def test_epochs_are_rounded_up_to_whole_steps(tiny_shards: Path, epochs: float, accumulation: int) -> None:
     plan = make_plan(tiny_shards, settings_with(f"training.epochs={epochs}", f"training.accumulation={accumulation}"))
-    wanted = epochs * plan.training.num_batches(0)
-    assert wanted <= plan.total_steps * accumulation < wanted + accumulation + 1
+    wanted = epochs * plan.training.num_rows
+    assert plan.rows_per_step == 2 * accumulation
+    assert wanted <= plan.total_steps * plan.rows_per_step < wanted + plan.rows_per_step + 1
 
 
 def test_steps_win_over_epochs(tiny_shards: Path) -> None:
@@ -42,7 +44,7 @@ def test_a_description_is_true(tiny_shards: Path) -> None:
     assert facts["tokens_per_epoch"] == sum(len(ids) - 1 for ids in documents)
     assert facts["rows_per_epoch"] == len(rows)
     assert facts["padding_share"] == pytest.approx(np.mean(np.stack(rows) == 0), abs=1e-4)
-    assert facts["steps"] == 2 * plan.training.num_batches(0)
+    assert facts["steps"] == -(-2 * len(rows) // 2)
     model = MeloFormer(settings.model, plan.shards.vocabulary)
     assert facts["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
 
@@ -65,3 +67,24 @@ def test_tokens_without_a_training_split_are_refused_with_the_command_that_makes
     tokenize_pieces([tmp_path / "song.mid"], tmp_path / "tokens", Settings())
     with pytest.raises(ShardError, match=r"no training documents \(splits: all\); make shards with `meloformer pack"):
         make_plan(tmp_path / "tokens", settings_with())
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "told"),
+    [
+        ((), "cpu", []),
+        (("training.epochs=3",), "cpu", []),
+        (("training.epochs=3", "training.steps=9"), "cpu", ["training.epochs has no effect beside a number of steps"]),
+        (("training.epochs=10", "training.steps=9"), "cpu", []),  # as a run writes it down
+        (("training.decay_share=0.1",), "cpu", ["training.decay_share has no effect with training.schedule=cosine"]),
+        (("training.decay_share=0.1", "training.schedule=wsd"), "cpu", []),
+        (("training.sample_bars=2", "training.sample_every=0"), "cpu", ["training.sample_bars has no effect with"]),
+        (("training.compile=true",), "cpu", ["training.compile has no effect on cpu"]),
+        (("training.compile=true",), "cuda", []),
+        (("training.steps=9", "training.keep_checkpoints=9"), "cpu", ["training.keep_checkpoints has no effect with"]),
+    ],
+)
+def test_a_setting_without_effect_is_told(changes: tuple[str, ...], device: str, told: list[str]) -> None:
+    found = ignored_settings(load_settings(None, list(changes)).training, torch.device(device))
+    assert len(found) == len(told)
+    assert all(text.startswith(wanted) for text, wanted in zip(found, told, strict=True))

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from meloformer.bench.music import practice_piece
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import ModelSettings
+from meloformer.tokens.encode import encode
 from meloformer.tokens.vocabulary import PAD, Vocabulary
+from meloformer.training.loading import Pass
 from meloformer.training.loss import target_losses
 from meloformer.training.optimizer import Optimizers
+from meloformer.training.state import compile_layers
 from meloformer.training.step import Precision, StepOutcome, train_step
 from tests.strategies import random_document
 
@@ -43,7 +47,9 @@ def step_of(
 ) -> StepOutcome:
     """With plain gradient descent the change of the weights is the gradient."""
     descent: Optimizers = {"sgd": torch.optim.SGD(model.parameters(), lr=0.0)}
-    return train_step(model, descent, passes, learning_rate=learning_rate, clip_norm=clip_norm)
+    return train_step(
+        model, descent, [Pass(batch) for batch in passes], learning_rate=learning_rate, clip_norm=clip_norm
+    )
 
 
 def weights(model: MeloFormer) -> torch.Tensor:
@@ -120,13 +126,24 @@ def test_half_precision_takes_nearly_the_same_step(name: Literal["bf16", "fp16"]
         model = MeloFormer(settings)
         before = weights(model)
         descent: Optimizers = {"sgd": torch.optim.SGD(model.parameters(), lr=0.0)}
-        outcome = train_step(model, descent, [batch], learning_rate=1.0, clip_norm=NO_CLIP, precision=precision)
+        outcome = train_step(model, descent, [Pass(batch)], learning_rate=1.0, clip_norm=NO_CLIP, precision=precision)
         assert outcome.is_finite
         changes[precision.dtype] = weights(model) - before
         assert model.token_embedding.weight.dtype == torch.float32
     full = changes.pop(None)
     (half,) = changes.values()
     assert 0 < float((half - full).norm()) < 0.05 * float(full.norm())
+
+
+def test_half_precision_takes_long_rows_on_a_cpu() -> None:
+    batch = Batch.of([encode(practice_piece(0, num_bars=32))[:1100]])
+    model = MeloFormer(ModelSettings.of_size("tiny", num_layers=2))
+    descent: Optimizers = {"sgd": torch.optim.SGD(model.parameters(), lr=0.0)}
+    losses = [
+        train_step(model, descent, [Pass(batch)], learning_rate=0.0, clip_norm=NO_CLIP, precision=precision).loss
+        for precision in (Precision(), Precision.of("bf16", torch.device("cpu")))
+    ]
+    assert 0 < abs(losses[1] - losses[0]) < 0.01 * losses[0]
 
 
 def test_a_scaler_that_overflows_skips_the_step_and_tries_a_smaller_scale() -> None:
@@ -137,7 +154,20 @@ def test_a_scaler_that_overflows_skips_the_step_and_tries_a_smaller_scale() -> N
     precision.scaler.load_state_dict({**precision.scaler.state_dict(), "scale": 2.0**40})
     descent: Optimizers = {"sgd": torch.optim.SGD(model.parameters(), lr=0.0)}
     batch = Batch.of(rows_of_unequal_length())
-    outcome = train_step(model, descent, [batch], learning_rate=1.0, clip_norm=NO_CLIP, precision=precision)
+    outcome = train_step(model, descent, [Pass(batch)], learning_rate=1.0, clip_norm=NO_CLIP, precision=precision)
     assert not outcome.is_finite
     assert torch.equal(weights(model), before)
     assert precision.scaler.get_scale() == 2.0**39
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_layers_take_the_same_step_with_the_same_names() -> None:
+    batches = [Batch.of(rows_of_unequal_length()), Batch.of(rows_of_unequal_length()[:1])]
+    plain, compiled = fresh_model(), fresh_model()
+    compile_layers(compiled, backend="aot_eager")
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    for batch in batches:
+        expected, found = step_of(plain, [batch]), step_of(compiled, [batch])
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-4)
+    assert float((weights(plain) - weights(compiled)).norm()) < 1e-4 * float(weights(plain).norm())

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
+def stop_signals(*, ignore_more: bool = False) -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, for a loop to look at when its work is in order.
 
-    A second signal interrupts as usual. Where the caller is not the main thread nothing is changed: only the main
-    thread hears signals.
+    A second signal interrupts as usual, unless more are to be ignored: torchrun passes on to every process what a
+    terminal may have sent it already, and kills it where it has not ended after 30 s. Where the caller is not the main
+    thread nothing is changed: only the main thread hears signals.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -27,7 +28,8 @@ def stop_signals() -> Iterator[threading.Event]:
 
     def ask(_number: int, _frame: object) -> None:
         stop.set()
-        restore()
+        if not ignore_more:
+            restore()
 
     for number in before:
         signal.signal(number, ask)

@@ -12,9 +12,10 @@ from matplotlib.image import imread
 from meloformer.errors import OutputError
 from meloformer.midi.bars import BarGrid, bar_grid
 from meloformer.midi.chords import CHORD_NAMES
-from meloformer.midi.picture import COLOURS, MAX_ROWS, _rows, _symbol, piano_roll
 from meloformer.midi.read import read_midi
 from meloformer.midi.score import DRUMS, Score, make_score
+from meloformer.render.labels import COLOURS, chord_symbol
+from meloformer.render.piano_roll import MAX_ROWS, depth_of_cover, piano_roll, rows_of
 
 
 def piece(**changes: object) -> Score:
@@ -76,16 +77,24 @@ def test_a_piece_without_chords_drums_or_notes_can_be_drawn(tmp_path: Path) -> N
 
 def test_a_long_piece_is_drawn_in_rows_that_hold_every_bar_once() -> None:
     score = make_score(ticks_per_quarter=12, meters=[(0, 1, 4), (12, 4, 4)], end_ticks=12 + 99 * 48)
-    rows = _rows(bars_of(score))
-    assert len(rows) == 5
+    rows = rows_of(bars_of(score))
+    assert len(rows) == 7
     assert [bar for row in rows for bar in range(row.first_bar, row.last_bar + 1)] == list(range(100))
     assert len({row.end - row.start for row in rows}) == 1
-    assert len(_rows(bars_of(score.with_changes(end_ticks=3000 * 48)))) == MAX_ROWS
+    assert len(rows_of(bars_of(score.with_changes(end_ticks=3000 * 48)))) == MAX_ROWS
 
 
 def test_chords_are_written_as_musicians_do() -> None:
     names = ("C:maj", "A:min7", "F:maj7", "Bb:9", "F#:hdim7", "D:5", "E:min")
-    assert [_symbol(CHORD_NAMES.index(name)) for name in names] == ["C", "Am7", "Fmaj7", "Bb9", "F#hdim7", "D5", "Em"]
+    assert [chord_symbol(CHORD_NAMES.index(name)) for name in names] == [
+        "C",
+        "Am7",
+        "Fmaj7",
+        "Bb9",
+        "F#hdim7",
+        "D5",
+        "Em",
+    ]
 
 
 def test_a_picture_of_a_real_piece_has_the_colour_of_every_instrument(dev_files: list[Path], tmp_path: Path) -> None:
@@ -103,3 +112,18 @@ def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="nowhere"):
         piano_roll(piece(), tmp_path / "nowhere" / "piece.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_note_upon_another_instruments_note_is_drawn_thinner() -> None:
+    score = make_score(
+        ticks_per_quarter=12, onset_ticks=[0, 0, 0, 12, 24], duration_ticks=[24, 24, 12, 12, 12],
+        pitch=[60, 60, 64, 60, 60], velocity=[80] * 5, program=[0, 40, 0, 60, 60],
+    )  # fmt: skip
+    depth = dict(zip(zip(score.onset_ticks.tolist(), score.program.tolist(), score.pitch.tolist(), strict=True),
+                     depth_of_cover(score).tolist(), strict=True))  # fmt: skip
+    assert depth == {(0, 0, 60): 0, (0, 40, 60): 1, (0, 0, 64): 0, (12, 60, 60): 2, (24, 60, 60): 0}
+
+
+def test_a_title_with_dollar_signs_is_no_formula(tmp_path: Path, titles: list[str]) -> None:
+    piano_roll(piece(), tmp_path / "piece.png", title="$x_{$")
+    assert titles[0].startswith(r"\$x_{\$")

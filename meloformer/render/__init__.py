@@ -1,0 +1,1 @@
+"""Scores to look at and to hear: piano rolls, pages that play, sound, and MIDI ports."""
