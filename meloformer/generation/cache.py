@@ -14,6 +14,7 @@ Shapes: L layers, K key-value heads, S those of them that a family reads, E widt
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from itertools import pairwise
 from typing import NamedTuple
@@ -118,8 +119,6 @@ class PieceCache:
 
     def copy(self) -> PieceCache:
         """Another piece with the same past."""
-        import copy
-
         other = copy.copy(self)
         other.facts = copy.copy(self.facts)
         other._groups = {
