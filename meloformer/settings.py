@@ -8,6 +8,7 @@ trusts what it gets.
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
@@ -391,8 +392,10 @@ class BenchSettings(Section):
     """Of it, what CUDA's context, the compiled kernels and cuBLAS's workspaces take, in MiB: an allowance."""
     fragmentation: Share = 0.1
     """What the allocator wastes, as a share of what tensors take: an allowance."""
-    target_seq_len: Annotated[int, Field(ge=1024)] = 16_384
-    """Tokens in a row of the recommended settings, where they fit."""
+    target_seq_len: Annotated[int, Field(ge=64)] = 16_384
+    """Tokens in a row of the recommended settings, where they fit; with ``--seq-len``, the longest of those."""
+    target_batch_size: Positive | None = None
+    """Most rows of the recommended settings, by default as many as fit; with ``--batch-size``, the most of those."""
     target_step_tokens: Positive = 131_072
     """Tokens of an optimiser step of the recommended settings; rows and accumulation make it up."""
     songs: Positive = 450_000
@@ -428,11 +431,19 @@ class Settings(Section):
         return self.model_copy(update={"training": self.training.model_copy(update=changes)})
 
 
+def _all_names() -> list[str]:
+    """Of the sections, and of their fields behind them."""
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    fields = [f"{name}.{field}" for name, section in sections.items() for field in section.model_fields]  # pyright: ignore
+    return [*sections, *fields]
+
+
 def first_problem(error: ValidationError, prefix: str = "") -> str:
     """The first problem of a failed validation in one sentence, with the setting's name and the value found."""
     problem = error.errors()[0]
     name = prefix + ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {name}"
+        close = get_close_matches(name, _all_names(), n=1)
+        return f"unknown setting {name}" + (f", did you mean {close[0]}?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
     return f"setting {name}: {message} (found {problem['input']!r})" if name else message

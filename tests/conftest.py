@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import torch
 
 hypothesis.settings.register_profile("meloformer", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("meloformer")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background job; processes of tests inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(os.environ.get("MELOFORMER_SHARED") or Path(__file__).parents[2] / "shared").resolve()
 """Where real files lie: ``MELOFORMER_SHARED``, or ``shared`` beside the repository."""

@@ -51,6 +51,8 @@ def test_options_win_over_texts_texts_over_the_file_and_the_file_over_the_recipe
     [
         ("model.nonsense=1", "unknown setting model.nonsense"),
         ("nonsense.field=1", "unknown setting nonsense"),
+        ("training.seq_length=512", r"unknown setting training\.seq_length, did you mean training\.seq_len\?"),
+        ("trainig.steps=5", r"unknown setting trainig, did you mean training\?"),
         ("training.seq_len=3", r"training\.seq_len.*found 3"),
         ("training.learning_rate=inf", r"training\.learning_rate"),
         ("model.dim=130", "no head size divisible by 4"),

@@ -148,26 +148,29 @@ class Recommended:
 
 def recommend(settings: Settings, gpu_bytes: float) -> Recommended | None:
     """Rows of ``bench.target_seq_len`` tokens, or else half of that and so on, in the fastest way of checkpointing
-    that has room for one; then as many rows as fit, a power of two, and passes until ``bench.target_step_tokens``.
+    that has room for one; then as many rows as fit, a power of two or ``bench.target_batch_size``, and passes until
+    ``bench.target_step_tokens``.
 
     Returns:
-        ``None`` where not even 1,024 tokens fit in any way.
+        ``None`` where not even 1,024 tokens, or the fewer asked for, fit in any way.
     """
     chosen, allowance = settings.bench, Allowance.of(settings.bench)
     seq_len = chosen.target_seq_len
-    while seq_len >= SEQ_STEP:
+    while seq_len >= min(SEQ_STEP, chosen.target_seq_len):
         for checkpointing in CHECKPOINTING:
             model = with_model(settings, checkpointing=checkpointing).model
             profile = MemoryProfile.of(model, settings.training)
-            most_rows = max(chosen.target_step_tokens // seq_len, 1)
+            rows_per_step = max(chosen.target_step_tokens // seq_len, 1)
+            most_rows = min(rows_per_step, chosen.target_batch_size or rows_per_step)
             batch_size = 0
-            while (more := 2 * batch_size or 1) <= most_rows:
+            while batch_size < most_rows:
+                more = min(2 * batch_size or 1, most_rows)
                 if allowance.needed_bytes(profile.at(seq_len * more).total) > gpu_bytes:
                     break
                 batch_size = more
             if batch_size:
                 memory = profile.at(seq_len * batch_size)
-                accumulation = max(round(most_rows / batch_size), 1)
+                accumulation = max(round(rows_per_step / batch_size), 1)
                 needed = allowance.needed_bytes(memory.total)
                 return Recommended(model.size, seq_len, batch_size, accumulation, checkpointing, memory, needed)
         seq_len //= 2

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
+from meloformer.bench.fits import GIB
 from meloformer.bench.workload import Workload
 from meloformer.errors import MeloFormerError, OutOfMemoryError
 from meloformer.settings import Settings
 
 NUM_STEPS = 2
 """From the second step on the optimiser has its state."""
-GIB = 2**30
 
 
 def peak_step_bytes(settings: Settings, shards: Path | None, device: torch.device) -> int:

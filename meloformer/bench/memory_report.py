@@ -46,6 +46,9 @@ def memory_tables(wishes: Wishes, progress: Progress) -> Tables:
             yield table
         if done == len(grid):
             table.notes.append(f"{Allowance.of(wishes.settings.bench)}; other = temporary, batch and masks.")
+            table.notes.append(
+                "Parts are what is alive at the peak; where that comes early in backward, few gradients are."
+            )
             if not is_measured:
                 table.notes.append("No GPU here: nothing of this is measured.")
             yield table

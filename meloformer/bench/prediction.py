@@ -7,7 +7,7 @@ layer adds. The result is not an estimate of the tracked step but what tracking 
 tests compare the two.
 
 Predicted is what the tensors of a step take. A GPU also holds its context, workspaces, and what fragmentation wastes;
-:class:`Allowance` says how much is left for them.
+:class:`~meloformer.bench.fits.Allowance` says how much is left for them.
 """
 
 from __future__ import annotations

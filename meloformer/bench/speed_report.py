@@ -13,7 +13,7 @@ from meloformer.bench.compare import Contestant, compare
 from meloformer.bench.cost import HOPED_FOR, HOPED_GPUS, Corpus, TrainingTime, speed_of, training_time
 from meloformer.bench.fits import MIB
 from meloformer.bench.scaling import measure_together, several_devices
-from meloformer.bench.tables import Progress, Table, Tables, Wishes, gib, mib, step_name, with_bench
+from meloformer.bench.tables import Progress, Table, Tables, Wishes, gib, hours, mib, step_name, with_bench
 from meloformer.bench.throughput import StepMeasurement, measure_step
 from meloformer.errors import MeloFormerError, OutOfMemoryError
 
@@ -105,7 +105,7 @@ def cost_tables(wishes: Wishes, measured: StepMeasurement | None, scaling: dict[
     columns = ["", "devices", "tokens/s", f"hours, {bench.epochs:g} epochs", *(["cost"] if price is not None else ())]
     table = Table("training_time", "time to train: an EXTRAPOLATION", columns)
     for time in _times(wishes, measured, scaling, corpus):
-        row = [time.basis, str(time.gpus), f"{time.tokens_per_second:,.0f}", f"{time.hours:,.1f}"]
+        row = [time.basis, str(time.gpus), f"{time.tokens_per_second:,.0f}", hours(time.hours)]
         table.add([*row, *([] if time.cost is None else [f"{time.cost:,.2f}"])], time.to_dict())
     table.notes = [
         f"Assumed: {corpus.source}; no time for validation, checkpoints or waiting; several GPUs reach "

@@ -87,6 +87,11 @@ def gib(count: float) -> str:
     return f"{count / GIB:,.2f}"
 
 
+def hours(count: float) -> str:
+    """One digit behind the point, or two that are not 0."""
+    return f"{count:,.1f}" if count >= 1 else f"{count:.2g}"
+
+
 def mib(count: float) -> str:
     """In MiB."""
     return f"{count / MIB:,.0f} MiB"

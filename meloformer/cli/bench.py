@@ -29,8 +29,22 @@ def bench_command(
         str | None,
         typer.Option("--size", metavar="A,B", help="tiny, small, base, large, xlarge; the first is measured."),
     ] = None,
-    seq_len: Annotated[str | None, typer.Option("--seq-len", metavar="N,N", help="Tokens in a row.")] = None,
-    batch_size: Annotated[str | None, typer.Option("--batch-size", metavar="N,N", help="Rows in a step.")] = None,
+    seq_len: Annotated[
+        str | None,
+        typer.Option(
+            "--seq-len",
+            metavar="N,N",
+            help="Tokens in a row; the first is measured, the longest recommended where it fits.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N,N",
+            help="Rows in a step; the first is measured, the most recommended where they fit.",
+        ),
+    ] = None,
     checkpointing: Annotated[
         str | None, typer.Option("--checkpointing", metavar="A,B", help="none, ffn, attention, full.")
     ] = None,
@@ -130,7 +144,8 @@ def _wishes(
     lengths = lists["bench.seq_len"] or LENGTHS_OF_GRID
     choices = {name: values or [None] for name, values in {**lists, "bench.seq_len": lengths}.items()}
     grid = [settings_of(**dict(zip(choices, each, strict=True))) for each in product(*choices.values())]
-    sizes = [settings_of(**{**first, "model.size": size}) for size in lists["model.size"] or SIZES_TO_FIT]
+    targets = {f"bench.target_{name}": max(lists[f"bench.{name}"] or [0]) or None for name in ("seq_len", "batch_size")}
+    sizes = [settings_of(**{**first, **targets, "model.size": size}) for size in lists["model.size"] or SIZES_TO_FIT]
 
     from meloformer.bench.compare import Contestant, split_comparison
 

@@ -96,7 +96,8 @@ def _bar(label: str) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=None),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[remark]}"),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[remark]}", table_column=Column(no_wrap=True)),
     )  # fmt: skip
     with RichProgress(*columns, console=_err, expand=True) as bar:
         task = bar.add_task(escape(label), total=None, rate="", remark="")

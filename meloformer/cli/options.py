@@ -27,11 +27,15 @@ Scheduler = Annotated[
 VocabularyFile = Annotated[
     Path | None, typer.Option("--vocab", metavar="vocab.json", help="Of build-vocab; by default the full vocabulary.")
 ]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-Size = Annotated[str | None, typer.Option("--size", help="tiny, small, base, large or xlarge.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result.")]
-SeqLen = Annotated[int | None, typer.Option("--seq-len", help="Tokens in a row.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows in a forward and backward pass.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps; by default auto, CUDA where it is.")
+]
+Size = Annotated[str | None, typer.Option("--size", help="tiny, small, base, large or xlarge; by default small.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result; by default 0.")]
+SeqLen = Annotated[int | None, typer.Option("--seq-len", help="Tokens in a row; by default 2048.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Rows in a forward and backward pass; by default 4.")
+]
 Html = Annotated[bool | None, typer.Option("--html", help="A page too that shows the piece and plays it.")]
 Audio = Annotated[bool | None, typer.Option("--audio", help="The sound too, as a WAV file.")]
 SoundFont = Annotated[

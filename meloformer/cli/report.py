@@ -36,4 +36,6 @@ def show_report(report: Report, out: Path, *, as_json: bool, quiet: bool) -> Non
     if report.num_notes:
         facts = f"{report.num_tokens:,} tokens, {report.num_notes:,} notes, {report.tokens_per_note:.2f} tokens a note"
         console.result(facts)
+    if report.inputs and not report.kept:
+        console.say(f"nothing was kept: {out / 'rejects.jsonl'} says why, file by file", quiet=quiet)
     console.say(f"wrote {out}", quiet=quiet)

@@ -38,14 +38,14 @@ class ProgressObserver:
     def on_step(self, step: int, metrics: dict[str, float]) -> None:
         """Show the newest loss."""
         remark = (  # with a bar of ten thousand steps it fits into 80 columns
-            f"{metrics['loss']:.2f}{self._validation} {metrics['nats_per_note']:.2f}/note "
+            f"loss {metrics['loss']:.2f}{self._validation} note {metrics['nats_per_note']:.2f} "
             f"{_short(metrics['tokens_per_second'])} tok/s wait {metrics['data_wait']:.0%}"
         )
         self._update(step, self._total, remark)
 
     def on_evaluation(self, step: int, validation: Evaluation) -> None:  # noqa: ARG002
         """Keep the newest validation loss."""
-        self._validation = f" (val {validation.per_token:.2f})"
+        self._validation = f" val {validation.per_token:.2f}"
 
     def on_damage(self, message: str) -> None:
         """Say so."""
@@ -60,7 +60,9 @@ def train_command(
     size: options.Size = None,
     seq_len: options.SeqLen = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps; wins over --epochs.")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training split.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Passes over the training split; by default 10.")
+    ] = None,
     batch_size: options.BatchSize = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; by default runs/SIZE-NUMBER.")] = None,
     init: Annotated[
@@ -69,7 +71,9 @@ def train_command(
     max_hours: Annotated[
         float | None, typer.Option("--max-hours", help="End after so long, with a checkpoint.")
     ] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="fp32, bf16 or fp16; by default bf16 on CUDA.")
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the layers, on CUDA.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do, and stop.")] = False,

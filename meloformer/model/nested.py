@@ -41,8 +41,3 @@ def to_arrays(value: Value) -> Value:
 def to_tensors(value: Value, device: torch.device | str = "cpu") -> Value:
     """With tensors on a device for NumPy arrays."""
     return map_nested(value, np.ndarray, lambda array: torch.from_numpy(array).to(device))
-
-
-def to_device(value: Value, device: torch.device | str) -> Value:
-    """With all tensors on a device."""
-    return map_nested(value, Tensor, lambda tensor: tensor.to(device))

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from meloformer.model.columns import PlacedTile, Sums, placed, read
 from meloformer.model.tiling import Tile, Tiling
-from meloformer.model.workers import num_workers, side_by_side
+from meloformer.model.workers import num_threads, side_by_side
 
 SHARES_OF_A_WORKER = 3
 """More balance better; each one costs sums of its own for keys and values."""
@@ -125,18 +125,15 @@ class _Share(NamedTuple):
 
     def rows(self, heads_NHE: Tensor) -> Tensor:
         """(K, queries, E) a new tensor in fp32, the queries of all tiles; those of one key-value head together."""
-        own = heads_NHE[:, self.run.query]
-        places = slice(self.tiles[0].tile.start, self.tiles[-1].tile.stop)
-        order = self.run.arrangement.order
-        own = own[places].clone() if order is None else own.index_select(0, order[places])
-        by_key = own.unflatten(1, (self.run.key.stop - self.run.key.start, -1)).transpose(0, 1)
-        return by_key.to(torch.float32, memory_format=torch.contiguous_format).flatten(1, 2)
+        own, order = heads_NHE[:, self.run.query], self.run.arrangement.order
+        own = own[self._places] if order is None else own.index_select(0, order[self._places])
+        by_key = own.unflatten(1, (self._num_keys, -1)).transpose(0, 1)
+        return by_key.to(torch.float32, copy=True, memory_format=torch.contiguous_format).flatten(1, 2)
 
     def empty(self, heads_NHE: Tensor) -> Tensor:
         """Room for what :meth:`rows` makes."""
-        num_keys, per_key = self.run.key.stop - self.run.key.start, self._per_key
-        num_queries = self.tiles[-1].tile.stop - self.tiles[0].tile.start
-        return heads_NHE.new_empty((num_keys, num_queries * per_key, heads_NHE.shape[-1]), dtype=torch.float32)
+        num_rows = (self._places.stop - self._places.start) * self._per_key
+        return heads_NHE.new_empty((self._num_keys, num_rows, heads_NHE.shape[-1]), dtype=torch.float32)
 
     def split(self, rows_KnE: Tensor) -> tuple[Tensor, ...]:
         """(K, Q, E) each, tile by tile."""
@@ -145,17 +142,26 @@ class _Share(NamedTuple):
     def write(self, rows_KnE: Tensor, out_NHE: Tensor) -> None:
         """Put rows back in their places."""
         own, order = out_NHE[:, self.run.query], self.run.arrangement.order
-        places = slice(self.tiles[0].tile.start, self.tiles[-1].tile.stop)
         rows = rows_KnE.unflatten(1, (-1, self._per_key)).transpose(0, 1).flatten(1, 2)
         if order is None:
-            own[places] = rows
+            own[self._places] = rows
         else:
-            own.index_copy_(0, order[places], rows.to(own.dtype))
+            own.index_copy_(0, order[self._places], rows.to(own.dtype))
+
+    @property
+    def _places(self) -> slice:
+        """Of the queries, in the order of the run."""
+        return slice(self.tiles[0].tile.start, self.tiles[-1].tile.stop)
+
+    @property
+    def _num_keys(self) -> int:
+        """Key-value heads."""
+        return self.run.key.stop - self.run.key.start
 
     @property
     def _per_key(self) -> int:
         """Query heads to each key-value head."""
-        return (self.run.query.stop - self.run.query.start) // (self.run.key.stop - self.run.key.start)
+        return (self.run.query.stop - self.run.query.start) // self._num_keys
 
 
 def _shares(
@@ -164,7 +170,7 @@ def _shares(
     """Cut runs into shares of about equal work, several for each thread, the largest first."""
     sizes = [len(key), 0 if again is None else len(again), len(far_key)]
     tiles_of = [placed(run.arrangement.tiles(), sizes) for run in runs]
-    workers = num_workers(key.device)
+    workers = num_threads(key.device)
     all_pairs = sum(tile.num_pairs for tiles in tiles_of for tile in tiles)
     most = math.inf if workers == 1 else all_pairs / (workers * SHARES_OF_A_WORKER)
     shares: list[tuple[int, _Share]] = []

@@ -22,7 +22,7 @@ PENDING_OF_A_WORKER = 2
 """Tasks that are begun or done and not yet taken: enough that no thread waits."""
 
 
-def num_workers(device: torch.device) -> int:
+def num_threads(device: torch.device) -> int:
     """How many tasks run at once: on a CPU, as many as PyTorch has threads."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
@@ -34,7 +34,7 @@ def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) ->
         Their results in the same order. Which thread runs a task changes nothing of its result. Tasks begin when those
         before them are done with, so that only some results for each thread take memory at a time.
     """
-    workers, is_inference = num_workers(device), torch.is_inference_mode_enabled()
+    workers, is_inference = num_threads(device), torch.is_inference_mode_enabled()
     alone = partial(_on_its_own, device.type, is_inference)
     if workers == 1 or len(tasks) == 1:
         for task in tasks:

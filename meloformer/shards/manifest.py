@@ -114,7 +114,8 @@ def read_manifest(
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
-        raise error(f"{folder} holds no {_NAME_OF[wanted]} ({MANIFEST_FILE}: {problem.strerror})", hint) from None
+        first_time = hint.replace(" again", "")
+        raise error(f"{folder} holds no {_NAME_OF[wanted]} ({MANIFEST_FILE}: {problem.strerror})", first_time) from None
     except ValueError as problem:
         raise error(f"{path} is no manifest ({problem})", hint) from None
     if not isinstance(record, dict) or record.get("format") != wanted:

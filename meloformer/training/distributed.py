@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from meloformer.errors import RankError, SettingsError
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
+from meloformer.model.visibility import READS_SUMMARIES
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -102,7 +103,7 @@ class Ranks:
         """
         if self.size == 1:
             return model
-        reads_summaries = bool({"ensemble", "union"} & model.settings.heads.keys())
+        reads_summaries = any(family in READS_SUMMARIES for family in model.settings.heads)
         return DistributedDataParallel(model, find_unused_parameters=not reads_summaries, gradient_as_bucket_view=True)
 
 

@@ -111,15 +111,14 @@ def prepared_passes(
         device: Where the model is.
         workers: Processes that work ahead; 0 is none, and a pass is made when it is asked for.
     Yields:
-        An iterator, which raises ``RankError`` where a worker has died, and ``MeloFormerError`` for
-        what it could not make. The
-        workers end with the block.
+        An iterator, which raises ``RankError`` where a worker has died, and ``MeloFormerError`` for what it could not
+        make. The workers end with the block.
     """
     ahead: dict[str, Any] = {}
     if workers:
-        # Not fork: the threads of PyTorch do not survive it. The server imports what all workers need once.
-        processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload([__name__])
+        # Not fork: the threads of PyTorch do not survive it. Not forkserver: only the parent of a process hears that it
+        # has died, and whoever waits for the second half of a message has to hear it.
+        processes = multiprocessing.get_context("spawn")
         ahead = {"multiprocessing_context": processes, "prefetch_factor": AHEAD, "worker_init_fn": _settle}
     passes = DataLoader(
         PassesOfRows(loader, settings, device),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meloformer.errors import MeloFormerError, ShardError
@@ -17,7 +17,7 @@ from meloformer.settings import Settings
 from meloformer.training.distributed import ALONE, Ranks
 from meloformer.training.loading import Pass
 from meloformer.training.log import RunLog
-from meloformer.training.loss import evaluate
+from meloformer.training.loss import Evaluation, evaluate
 from meloformer.training.optimizer import learning_rate_at
 from meloformer.training.plot import plot_losses
 from meloformer.training.result import Observer, Silence, TrainResult
@@ -67,75 +67,32 @@ def train(
     started = time.monotonic()
     settings = settings.with_training(shards=shards)  # so that what is written down reproduces the run
     state = begin(shards, run, settings, resume=resume, ranks=ranks)
-    chosen, total = settings.training, state.plan.total_steps
-    first_step = state.position.step
-    ends_at = math.inf if chosen.max_hours is None else started + 3600 * chosen.max_hours
-    watcher = observer if observer is not None and ranks.is_first else Silence()
-    loss, validation, in_a_row, is_interrupted = math.nan, None, 0, False
+    hours, first_step = settings.training.max_hours, state.position.step
+    ends_at = math.inf if hours is None else started + 3600 * hours
     with ExitStack() as inside:
         log = inside.enter_context(RunLog.of(run, first_step, ranks))
         passes = inside.enter_context(passes_of(state, settings))
-        watcher.on_start(total, first_step)
+        watcher = observer if observer is not None and ranks.is_first else Silence()
+        loop = _Loop(run, state, settings, log, watcher, sampler)
+        watcher.on_start(state.plan.total_steps, first_step)
         stop = inside.enter_context(stop_signals(ignore_more=ranks.size > 1))
         inside.enter_context(saved_at_the_end(run, state, settings))
-        while state.position.step < total:
+        is_interrupted = False
+        while state.position.step < state.plan.total_steps:
             is_interrupted, is_over = ranks.any(stop.is_set(), time.monotonic() > ends_at)
             if is_interrupted or is_over:
                 break
-            step_started = time.monotonic()
-            learning_rate = learning_rate_at(state.position.step, total, chosen)
-            ours = next(passes)
-            waited = time.monotonic() - step_started
-            for message in _new_damage(state, ours, chosen.max_damaged):
-                log.damage(state.position.step, message)
-                watcher.on_damage(message)
-            outcome = train_step(
-                state.model,
-                state.optimizers,
-                ours,
-                learning_rate=learning_rate,
-                clip_norm=chosen.clip_norm,
-                precision=state.precision,
-                ranks=ranks,
-                network=state.network,
-            )
-            step, loss = state.position.step + 1, outcome.loss
-            state.position = replace(state.position, step=step, row=state.position.row + state.plan.rows_per_step)
-            in_a_row = _skipped_in_a_row(state, outcome, in_a_row, run)
-            if in_a_row:
-                continue
-            seconds = time.monotonic() - step_started
-            metrics = {
-                "loss": round(loss, 5),
-                "nats_per_note": round(outcome.nats_per_note, 5),
-                "learning_rate": learning_rate,
-                "gradient_norm": round(outcome.gradient_norm, 5),
-                "tokens_per_second": round(outcome.num_targets / seconds, 1),
-                "data_wait": round(waited / seconds, 5),
-            }
-            log.step(step, metrics)
-            watcher.on_step(step, metrics)
-            is_saved = step % chosen.checkpoint_every == 0 or step == total
-            if state.validation and (is_saved or step % chosen.eval_every == 0):
-                with state.precision.layers(state.model.device):
-                    validation = evaluate(state.model, state.validation)
-                log.validation(step, validation)
-                watcher.on_evaluation(step, validation)
-                plot_losses(run / METRICS_FILE, run / LOSS_PICTURE, state.baseline)
-            if sampler and ranks.is_first and chosen.sample_every and step % chosen.sample_every == 0:
-                sampler(state.model, run / SAMPLES_FOLDER / f"step-{step:06d}.mid")
-            if is_saved:
-                save(run, state, settings, validation)
-    if state.validation and first_step >= total:  # the run had ended already: say how it stands
-        validation = evaluate(state.model, state.validation)
+            loop.take_step(passes)
+        if first_step >= state.plan.total_steps:  # the run had ended already: say how it stands
+            loop.validate()
     if ranks.is_first:
         plot_losses(run / METRICS_FILE, run / LOSS_PICTURE, state.baseline)
     return TrainResult(
         run=run,
         step=state.position.step,
-        total_steps=total,
-        loss=loss,
-        validation=validation,
+        total_steps=state.plan.total_steps,
+        loss=loop.loss,
+        validation=loop.validation,
         baseline=state.baseline,
         seconds=time.monotonic() - started,
         interrupted=is_interrupted,
@@ -143,6 +100,82 @@ def train(
         damaged=len(state.damage),
         best=best_checkpoint(run),
     )
+
+
+@dataclass
+class _Loop:
+    """A step, and what is due after it; see :func:`train` for the fields."""
+
+    run: Path
+    state: RunState
+    settings: Settings
+    log: RunLog
+    watcher: Observer
+    sampler: Sampler | None
+    loss: float = math.nan
+    validation: Evaluation | None = None
+    skipped_in_a_row: int = 0
+
+    def take_step(self, passes: Iterator[list[Pass]]) -> None:
+        """Read, compute, log, and see to what is due."""
+        state, chosen = self.state, self.settings.training
+        started = time.monotonic()
+        ours = next(passes)
+        waited = time.monotonic() - started
+        for message in _new_damage(state, ours, chosen.max_damaged):
+            self.log.damage(state.position.step, message)
+            self.watcher.on_damage(message)
+        learning_rate = learning_rate_at(state.position.step, state.plan.total_steps, chosen)
+        outcome = train_step(
+            state.model,
+            state.optimizers,
+            ours,
+            learning_rate=learning_rate,
+            clip_norm=chosen.clip_norm,
+            precision=state.precision,
+            ranks=state.ranks,
+            network=state.network,
+        )
+        self.loss = outcome.loss
+        step, row = state.position.step + 1, state.position.row + state.plan.rows_per_step
+        state.position = replace(state.position, step=step, row=row)
+        self.skipped_in_a_row = _skipped_in_a_row(state, outcome, self.skipped_in_a_row, self.run)
+        if not self.skipped_in_a_row:
+            self._tell(outcome, learning_rate, waited, time.monotonic() - started)
+            self._see_to_what_is_due()
+
+    def validate(self) -> None:
+        """Of the weights as they are, where the shards have a validation split."""
+        if self.state.validation:
+            with self.state.precision.layers(self.state.model.device):
+                self.validation = evaluate(self.state.model, self.state.validation)
+
+    def _tell(self, outcome: StepOutcome, learning_rate: float, waited: float, seconds: float) -> None:
+        metrics = {
+            "loss": round(outcome.loss, 5),
+            "nats_per_note": round(outcome.nats_per_note, 5),
+            "learning_rate": learning_rate,
+            "gradient_norm": round(outcome.gradient_norm, 5),
+            "tokens_per_second": round(outcome.num_targets / seconds, 1),
+            "data_wait": round(waited / seconds, 5),
+        }
+        self.log.step(self.state.position.step, metrics)
+        self.watcher.on_step(self.state.position.step, metrics)
+
+    def _see_to_what_is_due(self) -> None:
+        """Validation, a sample, a checkpoint."""
+        state, chosen, step = self.state, self.settings.training, self.state.position.step
+        is_saved = step % chosen.checkpoint_every == 0 or step == state.plan.total_steps
+        if is_saved or step % chosen.eval_every == 0:
+            self.validate()
+            if self.validation is not None:
+                self.log.validation(step, self.validation)
+                self.watcher.on_evaluation(step, self.validation)
+                plot_losses(self.run / METRICS_FILE, self.run / LOSS_PICTURE, state.baseline)
+        if self.sampler and state.ranks.is_first and chosen.sample_every and step % chosen.sample_every == 0:
+            self.sampler(state.model, self.run / SAMPLES_FOLDER / f"step-{step:06d}.mid")
+        if is_saved:
+            save(self.run, state, self.settings, self.validation)
 
 
 def _new_damage(state: RunState, passes: Sequence[Pass], limit: int) -> list[str]:

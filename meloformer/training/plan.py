@@ -82,9 +82,10 @@ def make_plan(shards: Path, settings: Settings, ranks: Ranks = ALONE) -> Plan:
         folder.split("val"), folder.vocabulary, seq_len=chosen.seq_len, batch_size=chosen.batch_size
     )
     if not training.fragments:
-        names = ", ".join(folder.manifest.splits) or "none"
+        others = ", ".join(folder.manifest.splits)
         raise ShardError(
-            f"{shards} has no training documents (splits: {names})", "make shards with `meloformer pack MIDI_FOLDER`"
+            f"{shards} has no training documents ({f'only {others}' if others else 'none of its files was kept'})",
+            f"{shards / 'rejects.jsonl'} says what became of the files; pack more music, or --set filter.* otherwise",
         )
     damage = {number: told for _, part in cut for number, told in part.items()}
     plan = Plan(folder, training, validation, 0, 0, damage)

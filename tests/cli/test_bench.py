@@ -33,6 +33,7 @@ def test_all_of_it_at_once(meloformer: Run) -> None:
     assert [fits["checkpointing"] for fits in told["fits"]] == ["none", "ffn", "attention", "full"]
     (recommended,) = told["recommended"]
     assert recommended["step_tokens"] == 131_072
+    assert recommended["seq_len"] == 128
     (measured,) = told["throughput"]
     assert measured["tokens_per_second"] == pytest.approx(measured["tokens"] / measured["step_seconds"], rel=1e-3)
     assert measured["weights_bytes"] == 4 * measured["parameters"]
@@ -47,6 +48,7 @@ def test_every_combination_has_a_row_and_a_table_fits_into_eighty_columns(melofo
     arguments = ("--predict", "--seq-len", "1024,4096", "--batch-size", "1,2", "--checkpointing", "none,full")
     told = json_of(meloformer, *arguments)
     assert len(told["memory"]) == 8
+    assert (told["recommended"][0]["seq_len"], told["recommended"][0]["batch_size"]) == (4096, 2)
     assert "throughput" not in told
     shown = meloformer("bench", *SMALL, *arguments, "--quiet").stdout
     assert "EXTRAPOLATION" in shown

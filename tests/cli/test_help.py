@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from meloformer.cli import COMMANDS
+from meloformer.settings import Settings
 from tests.cli.conftest import REPOSITORY, Run
 
+TOLD_DEFAULTS = ("seq_len", "batch_size", "epochs", "seed", "device")
 HEAVY = ("numpy", "torch", "symusic", "music21", "matplotlib", "mido", "zstandard", "safetensors")
 
 
@@ -55,6 +58,20 @@ def test_every_command_takes_json_and_quiet(command: str, meloformer: Run) -> No
     page = meloformer(command, "--help").stdout
     for option in ("--json", "--quiet", "--set", "--config"):
         assert option in page
+
+
+@pytest.mark.parametrize(
+    ("option", "default"),
+    [
+        ("--size", Settings().model.size),
+        *((f"--{name.replace('_', '-')}", getattr(Settings().training, name)) for name in TOLD_DEFAULTS),
+    ],
+)
+def test_a_default_that_the_help_tells_is_that_of_the_settings(option: str, default: object, meloformer: Run) -> None:
+    """The help cannot ask the settings: that would load pydantic."""
+    page = meloformer("train", "--help").stdout
+    told = " ".join(re.findall(r"[^│\s]+", page.partition(f"│ {option} ")[2].partition("│ --")[0]))
+    assert f"by default {default}" in told
 
 
 def test_a_wrong_option_is_wrong_usage(meloformer: Run) -> None:

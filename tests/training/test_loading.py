@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from tests.training.conftest import TINY
 from tests.training.test_loop import losses_of, settings_with
 
 CPU = torch.device("cpu")
+PIPE_BYTES = 2**16
+"""What a pipe holds before the one who writes has to wait."""
 
 
 def tensors_of(value: object) -> list[torch.Tensor]:
@@ -51,6 +55,28 @@ def child_processes() -> set[int]:
     return found - {os.getpid()}
 
 
+def is_asleep(process: int) -> bool:
+    """Whether all threads of a process wait for something, and go on doing so."""
+
+    def states() -> set[str]:
+        stats = (stat.read_text() for stat in Path(f"/proc/{process}/task").glob("*/stat"))
+        return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+    def seconds() -> str:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11]
+
+    before = seconds()
+    time.sleep(0.2)
+    return states() == {"S"} and seconds() == before
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_passes_come_in_the_same_order_from_workers_who_end_with_the_block_and_a_dead_one_is_told(
     tiny_shards: Path, tiny_settings: Settings
 ) -> None:
@@ -70,18 +96,13 @@ def test_passes_come_in_the_same_order_from_workers_who_end_with_the_block_and_a
         readers = child_processes() - before
         for reader in readers:
             os.kill(reader, signal.SIGINT)  # as Ctrl-C does to all processes of a terminal
-        next(passes)
-        time.sleep(
-            2
-        )  # until the readers are as far ahead as they may be: one that dies in the middle of a message is not told
+        assert len(pickle.dumps(to_arrays(next(passes)))) > PIPE_BYTES
+        wait_until(lambda: all(map(is_asleep, readers)))  # one of them in the middle of a message
         youngest = max(readers)
         os.kill(youngest, signal.SIGKILL)
         with pytest.raises(RankError, match="process that reads ahead has ended"):
             list(islice(passes, 100))
-    until = time.monotonic() + 10
-    while time.monotonic() < until and len(child_processes() - before) > 2:  # the server, and its tracker of resources
-        time.sleep(0.05)
-    assert len(child_processes() - before) <= 2
+    wait_until(lambda: len(child_processes() - before) <= 1)  # multiprocessing's tracker of resources stays
 
 
 @pytest.mark.slow

@@ -65,7 +65,9 @@ def test_tokens_without_a_training_split_are_refused_with_the_command_that_makes
 
     write_midi(practice_piece(0, num_bars=4), tmp_path / "song.mid")
     tokenize_pieces([tmp_path / "song.mid"], tmp_path / "tokens", Settings())
-    with pytest.raises(ShardError, match=r"no training documents \(splits: all\); make shards with `meloformer pack"):
+    with pytest.raises(
+        ShardError, match=r"no training documents \(only all\); .*rejects.jsonl says what became of the files"
+    ):
         make_plan(tmp_path / "tokens", settings_with())
 
 
