@@ -19,13 +19,12 @@ import torch
 
 from benchmarks.measure import PAGE, machine, table, write_section
 from meloformer.bench.music import practice_piece
-from meloformer.generation.generate import stream
+from meloformer.cli.live import generated_bars
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import load
 from meloformer.render.bars import PlayedBar, played_bars
 from meloformer.render.live import Played, play_live
 from meloformer.settings import GenerationSettings, ModelSettings
-from meloformer.tokens.bar_by_bar import BarDecoder
 from meloformer.tokens.vocabulary import Vocabulary
 
 BUDGET_MS = 5.0
@@ -37,13 +36,6 @@ class Sink:
 
     def send(self, msg: Any, /) -> None:
         """Take a message."""
-
-
-def generated_bars(model: MeloFormer, settings: GenerationSettings) -> Iterator[PlayedBar]:
-    """Bars of a piece while the model writes it."""
-    decoder = BarDecoder(model.vocabulary)
-    for bar in stream(model, settings):
-        yield from played_bars(decoder.decode(bar.ids))
 
 
 def busy_bars(num_bars: int) -> Iterator[PlayedBar]:
@@ -73,7 +65,7 @@ def report(checkpoint: Path | None, *, num_bars: int) -> str:
     writing = f"{'a trained' if checkpoint else 'an untrained'} model of size `{model.settings.size}` writes them"
     rows = [
         row("Python computes between bars made by rule", play_live(busy_bars(num_bars), Sink())),
-        row(writing, play_live(generated_bars(model, wishes), Sink(), buffer_bars=2)),
+        row(writing, play_live(generated_bars(model, wishes, []), Sink(), buffer_bars=2)),
     ]
     columns = (
         "played while",

@@ -33,9 +33,10 @@ def interleaved(tasks: Mapping[str, Task], *, repeats: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first column is text, the others are figures."""
-    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, num_words: int = 1) -> str:
+    """A table in Markdown; the first ``num_words`` columns are text, the others are figures."""
+    rule = "|" + "---|" * num_words + "---:|" * (len(columns) - num_words)
+    lines = ["| " + " | ".join(columns) + " |", rule]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
