@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from benchmarks.measure import PAGE, interleaved, machine, table, write_section
+from benchmarks.measure import interleaved, machine, table, tell
 from benchmarks.sparsity import blocks_touched, pairs
 from experiments.plain import PlainTransformer, attention_alone, documents_of
 from meloformer.bench.memory import forget_largest_resident_bytes, largest_resident_bytes
@@ -327,9 +327,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(one_step(kind, case)))
         return
     text = report(args)
-    sys.stdout.write(text + "\n")
-    if args.write:
-        write_section(PAGE, "attention", text)
+    tell(text, "attention", write=args.write)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-from benchmarks.measure import PAGE, machine, write_section
+from benchmarks.measure import machine, tell
 
 ALL = ("bench", "--gpu-mem", "32")
 SHAPE = ("--size", "small", "--seq-len", "2048", "--repeats", "5")
@@ -42,9 +42,7 @@ def main() -> None:
         "bench-compare": f"{head}\n\n" + "\n\n".join(output_of(each) for each in COMPARISONS),
     }
     for name, text in sections.items():
-        sys.stdout.write(text + "\n\n")
-        if arguments.write:
-            write_section(PAGE, name, text)
+        tell(text, name, write=arguments.write)
 
 
 if __name__ == "__main__":

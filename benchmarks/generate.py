@@ -27,7 +27,7 @@ import torch
 from benchmarks.controls import broken_controls, random_controls
 from benchmarks.llama import NAME as LLAMA
 from benchmarks.llama import llama, llama_turn
-from benchmarks.measure import PAGE, interleaved, machine, table, write_section
+from benchmarks.measure import interleaved, machine, table, tell
 from meloformer.bench.music import practice_piece
 from meloformer.generation.cache import PieceCache
 from meloformer.generation.constraints import Constraints
@@ -275,9 +275,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.generate", *sys.argv[1:]], one_thread)
     torch.set_num_threads(1)
     text = report(args)
-    sys.stdout.write(text + "\n")
-    if args.write:
-        write_section(PAGE, "generate", text)
+    tell(text, "generate", write=args.write)
 
 
 if __name__ == "__main__":

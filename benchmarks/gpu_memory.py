@@ -10,13 +10,12 @@ in for, as the prediction has it, and once on the path for CPUs.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import torch
 
-from benchmarks.measure import PAGE, machine, table, write_section
+from benchmarks.measure import machine, table, tell
 from meloformer.bench.fits import GIB, MIB, PUBLISHED
 from meloformer.bench.memory import peak_step_bytes
 from meloformer.bench.prediction import predict_memory
@@ -131,10 +130,8 @@ def main() -> None:
     }
     if torch.cuda.is_available():
         sections["gpu-memory-measured"] = measured_table(torch.device("cuda"))
-    sys.stdout.write("\n\n".join(sections.values()) + "\n")
-    if arguments.write:
-        for name, text in sections.items():
-            write_section(PAGE, name, text)
+    for name, text in sections.items():
+        tell(text, name, write=arguments.write)
 
 
 if __name__ == "__main__":

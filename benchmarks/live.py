@@ -7,7 +7,6 @@ python -m benchmarks.live --write   put it into docs/benchmarks.md too
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import PAGE, machine, table, write_section
+from benchmarks.measure import machine, table, tell
 from meloformer.bench.music import practice_piece
 from meloformer.cli.live import generated_bars
 from meloformer.model.meloformer import MeloFormer
@@ -91,9 +90,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     arguments = parser.parse_args()
     text = report(arguments.checkpoint, num_bars=arguments.bars)
-    sys.stdout.write(text + "\n")
-    if arguments.write:
-        write_section(PAGE, "live", text)
+    tell(text, "live", write=arguments.write)
 
 
 if __name__ == "__main__":

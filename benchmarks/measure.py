@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -68,3 +69,10 @@ def write_section(page: Path, name: str, text: str) -> None:
     before, _, rest = content.partition(opening)
     _, _, after = rest.partition(closing)
     page.write_text(f"{before}{opening}\n{text.strip()}\n{closing}{after}", encoding="utf-8")
+
+
+def tell(text: str, section: str, *, write: bool, page: Path = PAGE) -> None:
+    """Print a report, and write it down where that is asked for; see :func:`write_section`."""
+    sys.stdout.write(text + "\n")
+    if write:
+        write_section(page, section, text)

@@ -10,7 +10,6 @@ nothing, and the music that it learnt from.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.measure import machine, table, write_section
+from benchmarks.measure import PAGE, machine, table, tell
 from meloformer.cli.demo import PIECES
 from meloformer.generation.generate import generate
 from meloformer.midi.bars import empty_bars, grid_of
@@ -34,7 +33,6 @@ from meloformer.shards.store import open_shards
 from meloformer.tokens.decode import decode
 from meloformer.training.run_folder import SETTINGS_FILE
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "generation.md"
 CHORDS = "C:maj A:min F:maj G:7"
 DENSITIES = (1, 2, 4, 8, 16)
 BARS_ON = 2
@@ -177,10 +175,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     sound, densities = report(args.run, args.shards, args.pieces)
-    sys.stdout.write(f"{sound}\n\n{densities}\n")
-    if args.write:
-        write_section(PAGE, "sound", sound)
-        write_section(PAGE, "density", densities)
+    page = PAGE.with_name("generation.md")
+    tell(sound, "sound", write=args.write, page=page)
+    tell(densities, "density", write=args.write, page=page)
 
 
 if __name__ == "__main__":

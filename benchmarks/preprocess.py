@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import symusic
 
-from benchmarks.measure import PAGE, Task, interleaved, machine, table, write_section
+from benchmarks.measure import Task, interleaved, machine, table, tell
 from meloformer.midi.quality import reject_reason
 from meloformer.midi.sources import MIDI_SUFFIXES, Source, find_sources
 from meloformer.settings import Settings
@@ -198,9 +198,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     text = report(arguments.folder, num_files=arguments.files, repeats=arguments.repeats)
-    sys.stdout.write(text + "\n")
-    if arguments.write:
-        write_section(PAGE, "preprocess", text)
+    tell(text, "preprocess", write=arguments.write)
     sys.stderr.write(f"measured in {time.monotonic() - started:.0f} s\n")
 
 

@@ -7,7 +7,6 @@ python -m benchmarks.sparsity SHARDS --write   put it into docs/attention.md too
 from __future__ import annotations
 
 import argparse
-import sys
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import PAGE, interleaved, machine, table, write_section
+from benchmarks.measure import PAGE, interleaved, machine, table, tell
 from meloformer.model.batch import NO_DOCUMENT, Batch
 from meloformer.model.flex import FlexPath
 from meloformer.model.layout import Layout
@@ -136,9 +135,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into docs/attention.md")
     args = parser.parse_args()
     text = blocks_by_layout(args.shards, args.rows)
-    sys.stdout.write(text + "\n")
-    if args.write:
-        write_section(PAGE.with_name("attention.md"), "blocks", text)
+    tell(text, "blocks", write=args.write, page=PAGE.with_name("attention.md"))
 
 
 if __name__ == "__main__":
