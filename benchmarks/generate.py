@@ -114,7 +114,7 @@ def rates(args: argparse.Namespace, pieces: list[np.ndarray], vocabulary: Vocabu
         )  # fmt: skip
     columns = [
         "tokens of context", "MeloFormer, tokens/s", f"{LLAMA}, tokens/s", "ratio",
-        *(f"keys a `{heads.family}` head reads" for heads in decoder.heads), "cache, MiB", "Llama's, MiB",
+        *(f"keys read by `{heads.family}`" for heads in decoder.heads), "cache, MiB", "Llama's, MiB",
     ]  # fmt: skip
     figures = {f"ours at {context}": found["MeloFormer", context] for context in args.contexts}
     if other is not None:
