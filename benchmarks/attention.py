@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from benchmarks.measure import interleaved, machine, table, write_section
+from benchmarks.measure import interleaved, machine, table, tell
 from benchmarks.sparsity import blocks_touched, pairs
 from experiments.plain import PlainTransformer, attention_alone, documents_of
 from meloformer.bench.memory import forget_largest_resident_bytes, largest_resident_bytes
@@ -40,10 +40,14 @@ from meloformer.tokens.vocabulary import Vocabulary
 from meloformer.training.loss import target_losses
 from meloformer.training.optimizer import make_optimizers
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MOST_TO_REPEAT = 20_000
 """Tokens of a row that is measured more than once."""
+
+WANTED = {4096: (1.5, 0.9), 16384: (5.0, 0.4), 65536: (15.0, 0.15)}
+"""Tokens -> plain / ours of attention alone, at least, and ours / plain of a step, at most; in fp32."""
+WANTED_GROWTH = (16384, 65536, 4.3)
+"""Peak of a step at the second number of tokens by that at the first, at most."""
 
 Kind = Literal["plain", "ours", "ours, fp32 attention"]
 KINDS: tuple[Kind, ...] = ("plain", "ours")
@@ -198,6 +202,51 @@ def sparsity(case: Case, results: Results) -> list[str]:
     return [*counts, *(f"{share:.3f}" for share in shares), f"{1000 * taken:.0f}", f"{taken / step:.1%}"]
 
 
+def verdicts(cases: list[Case], results: Results) -> list[list[str]]:
+    """Rows of what was wanted and what was found; all of it is measured already."""
+
+    def known(kind: str, case: Case) -> Any:
+        return results(kind, case, lambda: None)
+
+    rows: list[list[str]] = []
+    steps: dict[int, float] = {}
+    for case in cases:
+        alone, taken = known("attention alone", case), {kind: known(kind, case)["seconds"] for kind in KINDS}
+        taken = taken if case.is_long else known("steps", case)
+        wanted_alone, wanted_step = WANTED.get(case.length, (None, None))
+        steps[case.length] = known("ours", case)["peak"]
+        if wanted_alone is None or wanted_step is None:
+            continue
+        found_alone, found_step = alone["plain"] / alone["ours"], taken["ours"] / taken["plain"]
+        at = f"at {case.length:,} tokens"
+        rows += [
+            [
+                f"attention {at}, plain / ours",
+                f"{wanted_alone:g} or more",
+                f"{found_alone:.1f}",
+                yes(found_alone >= wanted_alone),
+            ],
+            [
+                f"step {at}, ours / plain",
+                f"{wanted_step:g} or less",
+                f"{found_step:.2f}",
+                yes(found_step <= wanted_step),
+            ],
+        ]
+    short, long, most = WANTED_GROWTH
+    if {short, long} <= steps.keys():
+        growth = steps[long] / steps[short]
+        rows.append(
+            [f"peak of a step, {long:,} / {short:,} tokens", f"{most:g} or less", f"{growth:.1f}", yes(growth <= most)]
+        )
+    return rows
+
+
+def yes(is_reached: bool) -> str:
+    """For a table."""
+    return "yes" if is_reached else "**no**"
+
+
 def detour(case: Case, results: Results) -> list[str]:
     """A row of the table of ``attention_dtype = "fp32"``."""
     kinds: tuple[Kind, ...] = ("ours", "ours, fp32 attention")
@@ -250,9 +299,10 @@ def report(args: argparse.Namespace) -> str:
     listed = " ".join(
         f"--{name} {' '.join(map(str, getattr(args, name)))}" for name in ("lengths", "dtypes", "threads")
     )
+    wanted = table(["in fp32", "wanted", "found", "reached"], verdicts(first, results))
     command = f"python -m benchmarks.attention SHARDS {listed} --repeats {args.repeats}"
     return (
-        f"{about['machine']}; {results.found['date']}; `{command}`.\n\n{times}\n\n"
+        f"{about['machine']}; {results.found['date']}; `{command}`.\n\n{wanted}\n\n{times}\n\n"
         f"Shares of all pairs, and of all 128 x 128 blocks, of plain causal attention; layout is made once a "
         f'batch:\n\n{seen}\n\nbf16 with `attention_dtype = "fp32"`:\n\n'
         f"{table(columns, [detour(case, results) for case in bf16])}"
@@ -277,9 +327,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(one_step(kind, case)))
         return
     text = report(args)
-    sys.stdout.write(text + "\n")
-    if args.write:
-        write_section(PAGE, "attention", text)
+    tell(text, "attention", write=args.write)
 
 
 if __name__ == "__main__":

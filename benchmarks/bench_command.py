@@ -10,11 +10,9 @@ import argparse
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
-from benchmarks.measure import machine, write_section
+from benchmarks.measure import machine, tell
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 ALL = ("bench", "--gpu-mem", "32")
 SHAPE = ("--size", "small", "--seq-len", "2048", "--repeats", "5")
 COMPARISONS = (
@@ -44,9 +42,7 @@ def main() -> None:
         "bench-compare": f"{head}\n\n" + "\n\n".join(output_of(each) for each in COMPARISONS),
     }
     for name, text in sections.items():
-        sys.stdout.write(text + "\n\n")
-        if arguments.write:
-            write_section(PAGE, name, text)
+        tell(text, name, write=arguments.write)
 
 
 if __name__ == "__main__":

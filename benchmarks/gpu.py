@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.measure import table, write_section
+from benchmarks.measure import table, tell
 from experiments.plain import PlainTransformer, attention_alone
 from meloformer.bench.flops import PEAK_FLOPS, linear_flops, pair_flops, visible_pairs
 from meloformer.bench.music import practice_piece
@@ -37,7 +37,6 @@ from meloformer.tokens.vocabulary import Vocabulary
 from meloformer.training.loss import target_losses
 from meloformer.training.optimizer import make_optimizers
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 DTYPE = torch.bfloat16
 COLUMNS = (
     "tokens x rows", "tokens/s, plain", "tokens/s, ours", "attention alone, ms: plain / ours", "by document / ours",
@@ -221,16 +220,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION] if args.device.startswith("cuda") else [SDPBackend.MATH]):
         text = report(args, torch.device(args.device))
-    sys.stdout.write(text + "\n")
-    if args.write:
-        write_section(PAGE, "gpu", text)
+    tell(text, "gpu", write=args.write)
     if args.device.startswith("cuda"):
         from benchmarks.gpu_memory import measured_table  # it needs zstandard
 
-        measured = measured_table(torch.device(args.device))
-        sys.stdout.write(f"\n{measured}\n")
-        if args.write:
-            write_section(PAGE, "gpu-memory-measured", measured)
+        tell(measured_table(torch.device(args.device)), "gpu-memory-measured", write=args.write)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ in for, as the prediction has it, and once on the path for CPUs.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
-from benchmarks.measure import machine, table, write_section
+from benchmarks.measure import machine, table, tell
 from meloformer.bench.fits import GIB, MIB, PUBLISHED
 from meloformer.bench.memory import peak_step_bytes
 from meloformer.bench.prediction import predict_memory
@@ -29,7 +27,6 @@ from meloformer.model.layout import Layout
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 CHECKPOINTING = ("none", "ffn", "attention", "full")
 WANTED = {("small", 16384, 1): "3.7", ("small", 24576, 1): "5.6", ("small", 131072, 1): "30", ("base", 8192, 4): "15"}
 """GiB at most; of the same goals in GB, 4, 6, 32 and 16."""
@@ -133,10 +130,8 @@ def main() -> None:
     }
     if torch.cuda.is_available():
         sections["gpu-memory-measured"] = measured_table(torch.device("cuda"))
-    sys.stdout.write("\n\n".join(sections.values()) + "\n")
-    if arguments.write:
-        for name, text in sections.items():
-            write_section(PAGE, name, text)
+    for name, text in sections.items():
+        tell(text, name, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python -m benchmarks.live --write   put it into docs/benchmarks.md too
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,18 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import machine, table, write_section
+from benchmarks.measure import machine, table, tell
 from meloformer.bench.music import practice_piece
-from meloformer.generation.generate import stream
+from meloformer.cli.live import generated_bars
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import load
 from meloformer.render.bars import PlayedBar, played_bars
 from meloformer.render.live import Played, play_live
 from meloformer.settings import GenerationSettings, ModelSettings
-from meloformer.tokens.bar_by_bar import BarDecoder
 from meloformer.tokens.vocabulary import Vocabulary
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 BUDGET_MS = 5.0
 """An event may come so late while the generator is ahead."""
 
@@ -38,13 +35,6 @@ class Sink:
 
     def send(self, msg: Any, /) -> None:
         """Take a message."""
-
-
-def generated_bars(model: MeloFormer, settings: GenerationSettings) -> Iterator[PlayedBar]:
-    """Bars of a piece while the model writes it."""
-    decoder = BarDecoder(model.vocabulary)
-    for bar in stream(model, settings):
-        yield from played_bars(decoder.decode(bar.ids))
 
 
 def busy_bars(num_bars: int) -> Iterator[PlayedBar]:
@@ -74,7 +64,7 @@ def report(checkpoint: Path | None, *, num_bars: int) -> str:
     writing = f"{'a trained' if checkpoint else 'an untrained'} model of size `{model.settings.size}` writes them"
     rows = [
         row("Python computes between bars made by rule", play_live(busy_bars(num_bars), Sink())),
-        row(writing, play_live(generated_bars(model, wishes), Sink(), buffer_bars=2)),
+        row(writing, play_live(generated_bars(model, wishes, []), Sink(), buffer_bars=2)),
     ]
     columns = (
         "played while",
@@ -100,9 +90,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     arguments = parser.parse_args()
     text = report(arguments.checkpoint, num_bars=arguments.bars)
-    sys.stdout.write(text + "\n")
-    if arguments.write:
-        write_section(PAGE, "live", text)
+    tell(text, "live", write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 Task = Callable[[], object]
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+"""Where figures are written down."""
 
 
 def interleaved(tasks: Mapping[str, Task], *, repeats: int) -> dict[str, float]:
@@ -31,9 +34,10 @@ def interleaved(tasks: Mapping[str, Task], *, repeats: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first column is text, the others are figures."""
-    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, num_words: int = 1) -> str:
+    """A table in Markdown; the first ``num_words`` columns are text, the others are figures."""
+    rule = "|" + "---|" * num_words + "---:|" * (len(columns) - num_words)
+    lines = ["| " + " | ".join(columns) + " |", rule]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
@@ -65,3 +69,10 @@ def write_section(page: Path, name: str, text: str) -> None:
     before, _, rest = content.partition(opening)
     _, _, after = rest.partition(closing)
     page.write_text(f"{before}{opening}\n{text.strip()}\n{closing}{after}", encoding="utf-8")
+
+
+def tell(text: str, section: str, *, write: bool, page: Path = PAGE) -> None:
+    """Print a report, and write it down where that is asked for; see :func:`write_section`."""
+    sys.stdout.write(text + "\n")
+    if write:
+        write_section(page, section, text)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import symusic
 
-from benchmarks.measure import Task, interleaved, machine, table, write_section
+from benchmarks.measure import Task, interleaved, machine, table, tell
 from meloformer.midi.quality import reject_reason
 from meloformer.midi.sources import MIDI_SUFFIXES, Source, find_sources
 from meloformer.settings import Settings
@@ -29,7 +29,6 @@ from meloformer.shards.pipeline import tokenize_pieces
 from meloformer.shards.process import Piece, Work, process_source
 from meloformer.tokens.vocabulary import Vocabulary
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 LEVELS = (1, 3, 6, 9, 12, 19)
 ROUNDS = 3
 """Passes over all documents in one measurement of reading."""
@@ -199,9 +198,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     text = report(arguments.folder, num_files=arguments.files, repeats=arguments.repeats)
-    sys.stdout.write(text + "\n")
-    if arguments.write:
-        write_section(PAGE, "preprocess", text)
+    tell(text, "preprocess", write=arguments.write)
     sys.stderr.write(f"measured in {time.monotonic() - started:.0f} s\n")
 
 

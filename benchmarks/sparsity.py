@@ -1,19 +1,35 @@
-"""How sparse attention is: pairs of tokens and blocks of pairs, of real rows."""
+"""How sparse attention is: pairs of tokens and blocks of pairs, of real rows.
+
+python -m benchmarks.sparsity SHARDS           print which blocks the layouts for CUDA read, and how long they take
+python -m benchmarks.sparsity SHARDS --write   put it into docs/attention.md too
+"""
 
 from __future__ import annotations
 
+import argparse
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.measure import PAGE, interleaved, machine, table, tell
 from meloformer.model.batch import NO_DOCUMENT, Batch
+from meloformer.model.flex import FlexPath
 from meloformer.model.layout import Layout
 from meloformer.model.sparse import SparsePath
 from meloformer.model.tiling import Tiling
-from meloformer.model.visibility import EQUAL_KEY
+from meloformer.model.visibility import EQUAL_KEY, READS_SUMMARIES
 from meloformer.settings import ModelSettings
+from meloformer.shards.batches import BatchLoader
+from meloformer.shards.store import open_shards
 
 SIDE = 128
 """Of the blocks that are counted as touched or not."""
+ROW = 16_384
+"""Tokens of the rows whose layouts for CUDA are told of."""
 
 
 def pairs(batch: Batch, settings: ModelSettings, layout: Layout) -> tuple[float, float]:
@@ -75,3 +91,52 @@ def _ensemble_blocks(batch: Batch, settings: ModelSettings, num_blocks: int) -> 
         query, column = seen.nonzero(as_tuple=True)
         grid[(query + tile.start) // SIDE, columns[column] // SIDE] = True
     return grid
+
+
+def blocks_by_layout(shards: Path, num_rows: int) -> str:
+    """A table of the blocks that each layout for CUDA reads, and the time that making the layouts takes."""
+    folder = open_shards(shards)
+    loader = BatchLoader(folder.split("train"), folder.vocabulary, seq_len=ROW, batch_size=1)
+    heads = dict.fromkeys((*EQUAL_KEY, *READS_SUMMARIES), 1)
+    settings = ModelSettings.of_size("small", heads=heads, dim=64 * len(heads), attention="flex")
+    default = ModelSettings.of_size("small", attention="flex")
+    shares: dict[str, list[tuple[float, float]]] = {}
+    seconds = []
+    for ids in islice(loader.batches(0), num_rows):
+        batch = Batch.of(list(ids), folder.vocabulary)
+        seconds.append(interleaved({"layout": lambda batch=batch: Layout.of(batch, default)}, repeats=3)["layout"])
+        path = Layout.of(batch, settings).path
+        assert isinstance(path, FlexPath)
+        side = path.num_tokens // SIDE
+        for name, reading in (*path.updated.items(), ("summaries", path.summarised)):
+            mask = reading.mask
+            assert mask.full_kv_num_blocks is not None
+            full, partial = int(mask.full_kv_num_blocks.sum()), int(mask.kv_num_blocks.sum())
+            causal = side * (side + 1) / 2
+            shares.setdefault(name, []).append(((full + partial) / causal, full / causal))
+    rows = [
+        [f"`{name}`" if name != "summaries" else name, *(f"{value:.3f}" for value in np.mean(found, axis=0))]
+        for name, found in shares.items()
+    ]
+    said = (
+        f"{machine('torch')}; {datetime.now(UTC):%Y-%m-%d}; `python -m benchmarks.sparsity SHARDS --rows {num_rows}`. "
+    )
+    said += (
+        f"Making the layouts of a row, of the default families, takes {1000 * np.median(seconds):.0f} ms of one core."
+    )
+    return f"{said}\n\n{table(['layout', 'read', 'full'], rows)}"
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path, help="what `meloformer pack` wrote")
+    parser.add_argument("--rows", type=int, default=20, help=f"of {ROW:,} tokens")
+    parser.add_argument("--write", action="store_true", help="into docs/attention.md")
+    args = parser.parse_args()
+    text = blocks_by_layout(args.shards, args.rows)
+    tell(text, "blocks", write=args.write, page=PAGE.with_name("attention.md"))
+
+
+if __name__ == "__main__":
+    main()

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.attention import Case, Step, row_of
-from benchmarks.measure import machine, table, write_section
+from benchmarks.measure import machine, table, tell
 from experiments.plain import PlainTransformer
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer
@@ -39,7 +39,6 @@ from meloformer.training.plan import make_plan
 from meloformer.training.result import Silence
 from meloformer.training.step import train_step
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 QUALITY = ("model.size=tiny", "training.seq_len=1024", "training.batch_size=4", "training.device=cpu")
 
 
@@ -195,9 +194,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     args = parser.parse_args()
     text = report(args)
-    sys.stdout.write(text + "\n")
-    if args.write:
-        write_section(PAGE, "quality" if args.quality else "training", text)
+    tell(text, "quality" if args.quality else "training", write=args.write)
 
 
 if __name__ == "__main__":

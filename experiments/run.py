@@ -1,30 +1,35 @@
-"""Run an experiment: every variant with every seed, one result a line.
+"""Run experiments: every variant with every seed, one result a line.
 
-    python -m experiments.run NAME --shards DIR --results FILE [--seeds 0,1,2] [--steps N | --minutes M]
+    python -m experiments.run NAME... --shards DIR --results FILE [--seeds 0,1,2] [--steps N] [--minutes M] [--jobs N]
 
-What FILE holds already is not run again, so a run that was interrupted goes on with the same command.
+What FILE holds already is not run again, so a run that was interrupted goes on with the same command. Of equal settings
+in several experiments one is run, and its result is written for all. With both --steps and --minutes each run has two
+ends, see ``experiments/train.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import platform
+import multiprocessing
+import os
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Thread
 
 import torch
 
 from experiments.config import Experiment, load_experiment, names
-from experiments.train import Budget, Outcome, train_variant
-from meloformer.errors import MeloFormerError
+from experiments.results import SAME_RUN, Record, identity, is_same, read_results, to_record, write_result
+from experiments.train import Budget, train_variant
+from meloformer.errors import MeloFormerError, RankError
 from meloformer.settings import Settings
 from meloformer.shards.store import open_shards
-from meloformer.training.state import COMPUTED_BY
 
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -32,7 +37,7 @@ SECONDS_BETWEEN_LINES = 20.0
 class Options(argparse.Namespace):
     """What was asked for."""
 
-    name: str
+    names: list[str]
     shards: Path
     results: Path
     seeds: list[int]
@@ -40,92 +45,150 @@ class Options(argparse.Namespace):
     minutes: float | None
     variants: list[str] | None
     overrides: list[str] | None
+    curve_every: int | None
+    jobs: int
 
 
-def identity(experiment: Experiment, variant: str, settings: Settings, budget: Budget, data: str) -> dict[str, Any]:
-    """What makes a result the one that is asked for; how attention is computed and on what device does not count."""
-    record = {
-        "plain": experiment.variants[variant].plain,
-        "model": settings.model.model_dump(mode="json", exclude=set(COMPUTED_BY)),
-        "training": settings.training.model_dump(mode="json", exclude={"device", "seed", "steps", "epochs"}),
-    }
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
-    return {
-        "experiment": experiment.name,
-        "variant": variant,
-        "seed": settings.training.seed,
-        "budget": budget.to_dict(),
-        "seq_len": settings.training.seq_len,
-        "data": data,
-        "settings": digest,
-    }
+@dataclass(frozen=True)
+class Task:
+    """A run that is wanted: one variant, one seed, and one result for each end."""
+
+    shards: Path
+    settings: Settings
+    plain: bool
+    wanted: list[tuple[Budget, Record]]
+    """Every end, and the identity of its result."""
+    curve_every: int | None
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+        first = self.wanted[0][1]
+        return f"{first['experiment']}, {first['variant']}, seed {first['seed']}"
+
+    def without(self, found: list[Record]) -> Task:
+        """The same with those ends only whose results are not there."""
+        left = [(budget, own) for budget, own in self.wanted if not any(is_same(own, each) for each in found)]
+        return Task(self.shards, self.settings, self.plain, left, self.curve_every)
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The results in a file; a line that was cut off is none."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def write_result(path: Path, record: dict[str, Any]) -> None:
-    """Append one, behind whole lines only."""
-    text = path.read_bytes() if path.is_file() else b""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write((b"" if not text or text.endswith(b"\n") else b"\n") + json.dumps(record).encode() + b"\n")
-
-
-def to_record(outcome: Outcome) -> dict[str, Any]:
-    """What is kept of a variant."""
-    return {
-        "steps": outcome.steps,
-        "seconds": round(outcome.seconds, 2),
-        "parameters": outcome.parameters,
-        "targets": outcome.targets,
-        "training_loss": round(outcome.training_loss, 5),
-        "evaluation_seconds": round(outcome.evaluation_seconds, 2),
-        "prediction": outcome.prediction.to_dict(),
-        "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}",
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-    }
-
-
-def run_experiment(experiment: Experiment, options: Options, budget: Budget) -> int:
-    """Run what the file of results lacks; how many that were."""
+def tasks_of(experiments: list[Experiment], options: Options) -> Iterator[Task]:
+    """All runs; every variant of all experiments with the first seed, then with the next."""
     data = open_shards(options.shards).split("train").fingerprint
-    done = [{name: each.get(name) for name in IDENTITY} for each in read_results(options.results)]
-    count = 0
     for seed in options.seeds:
-        for variant in options.variants or experiment.variants:
-            settings = experiment.settings_of(variant, [*(options.overrides or []), f"training.seed={seed}"])
-            wanted = identity(experiment, variant, settings, budget, data)
-            if wanted in done:
-                say(f"{variant}, seed {seed}: is there already")
-                continue
-            outcome = train_variant(
-                options.shards,
-                settings,
-                budget,
-                plain=experiment.variants[variant].plain,
-                told=Teller(f"{variant}, seed {seed}"),
-            )
-            write_result(options.results, {**wanted, **to_record(outcome)})
-            count += 1
-            say(
-                f"{variant}, seed {seed}: {outcome.prediction.model.per_note:.4f} nats a note after {outcome.steps:,} "
-                f"steps and {outcome.seconds:,.0f} s"
-            )
-    return count
+        for experiment in experiments:
+            budgets = []
+            if options.steps is not None or options.minutes is None:
+                budgets.append(Budget(steps=options.steps or experiment.steps))
+            if options.minutes is not None:
+                budgets.append(Budget(minutes=options.minutes))
+            for name in options.variants or experiment.variants:
+                settings = experiment.settings_of(name, [*(options.overrides or []), f"training.seed={seed}"])
+                plain = experiment.variants[name].plain
+                wanted = [
+                    (budget, identity(experiment.name, name, settings, budget, data, plain=plain)) for budget in budgets
+                ]
+                yield Task(options.shards, settings, plain, wanted, options.curve_every)
 
 
-IDENTITY = ("experiment", "variant", "seed", "budget", "seq_len", "data", "settings")
+def run_experiments(experiments: list[Experiment], options: Options) -> int:
+    """Run what the file of results lacks; how many runs that were. One that fails does not end the others.
+
+    Raises:
+        MeloFormerError: Some runs failed, or a process of several has ended by itself.
+    """
+    tasks: list[Task] = []
+    for task in tasks_of(experiments, options):
+        lacks = task.without(read_results(options.results))
+        if not lacks.wanted:
+            say(f"{task.label}: is there already")
+        else:
+            tasks.append(lacks)
+    first, again = [], []
+    for task in tasks:  # of equal runs only one, whose result the others then take over
+        is_new = not any(is_same(task.wanted[0][1], other.wanted[0][1], SAME_RUN) for other in first)
+        (first if is_new else again).append(task)
+    runs, failed = [], 0
+    for part in (first, again):
+        lacking = [left for left in (_taken_over(task, options.results) for task in part) if left.wanted]
+        runs += lacking
+        for task, records in _trained(lacking, options.jobs):
+            try:
+                for record in records():
+                    _keep(task, record, options.results)
+            except MeloFormerError as error:
+                failed += 1
+                say(f"{task.label}: {error}")
+    if failed:
+        raise MeloFormerError(f"{failed} of {len(runs)} runs failed", "the same command tries them again")
+    return len(runs)
+
+
+def _trained(tasks: list[Task], jobs: int) -> Iterator[tuple[Task, Callable[[], Iterable[Record]]]]:
+    """Every task, and what gives its records or raises what went wrong; of several jobs those first that end first."""
+    if jobs == 1:
+        yield from ((task, partial(outcomes, task)) for task in tasks)
+        return
+    context = multiprocessing.get_context("spawn")  # the threads of PyTorch do not survive a fork
+    with ProcessPoolExecutor(jobs, context, initializer=_settle) as pool:
+        running: dict[Future[list[Record]], Task] = {pool.submit(all_outcomes, task): task for task in tasks}
+        try:
+            for future in as_completed(running):
+                if isinstance(future.exception(), BrokenProcessPool):
+                    raise RankError(
+                        "a process that trained a variant has ended", "is there memory enough? try --jobs 1"
+                    )
+                yield running[future], future.result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle() -> None:
+    """One thread for every run, whose CPU time is then its own; and no run outlives the one that keeps its results."""
+    torch.set_num_threads(1)
+    Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _taken_over(task: Task, results: Path) -> Task:
+    """Write the results that another variant of equal settings has; the task without them."""
+    found = read_results(results)
+    for _, wanted in task.wanted:
+        equal = next((each for each in found if is_same(each, wanted, SAME_RUN)), None)
+        if equal is not None:
+            write_result(results, {**equal, **wanted})
+            say(f"{task.label}: has the settings of {equal['experiment']}, {equal['variant']}")
+    return task.without(read_results(results))
+
+
+def outcomes(task: Task) -> Iterator[Record]:
+    """Train, and tell what became of every end."""
+    wanted = dict(task.wanted)
+    told = Teller(task.label)
+    found = train_variant(
+        task.shards, task.settings, [*wanted], plain=task.plain, curve_every=task.curve_every, told=told
+    )
+    for outcome in found:
+        yield {**wanted[outcome.budget], **to_record(outcome)}
+
+
+def all_outcomes(task: Task) -> list[Record]:
+    """:func:`outcomes` in a process of its own."""
+    return list(outcomes(task))
+
+
+def _keep(task: Task, record: Record, results: Path) -> None:
+    write_result(results, record)
+    say(
+        f"{task.label}: {record['prediction']['model']['nats_per_note']:.4f} nats a note after {record['steps']:,} "
+        f"steps and {record['seconds']:,.0f} s"
+    )
 
 
 class Teller:
@@ -151,24 +214,28 @@ def say(text: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.run", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("name", help=f"one of {', '.join(names())}")
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"of {', '.join(names())}")
     parser.add_argument("--shards", type=Path, required=True, help="what pack wrote")
     parser.add_argument("--results", type=Path, required=True, help="JSON lines; what is there is not run again")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="the same steps for all; by default what the experiment says")
-    parser.add_argument("--minutes", type=float, help="the same time for all instead")
-    parser.add_argument("--variants", type=lambda text: text.split(","), help="only these")
+    parser.add_argument("--steps", type=int, help="the same steps for all; 0: what the experiment says, the default")
+    parser.add_argument("--minutes", type=float, help="the same time for all instead; with --steps too, from one run")
+    parser.add_argument("--variants", type=lambda text: text.split(","), help="only these, of one experiment")
     parser.add_argument("--set", dest="overrides", action="append", metavar="SECTION.FIELD=VALUE", help="for all")
+    parser.add_argument("--curve-every", type=int, metavar="STEPS", help="write down losses on the way, so often")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, in processes of one thread each")
     options = parser.parse_args(arguments, namespace=Options())
-    if options.steps is not None and options.minutes is not None:
-        parser.error("give --steps or --minutes, not both")
+    numbers = (options.steps, options.minutes, options.curve_every, options.jobs - 1)
+    if any(number is not None and number < 0 for number in numbers) or options.minutes == 0 or options.curve_every == 0:
+        parser.error("--minutes and --curve-every are above 0, --jobs at least 1, --steps at least 0")
     try:
-        experiment = load_experiment(options.name)
-        unknown = set(options.variants or ()) - set(experiment.variants)
-        if unknown:
-            parser.error(f"{options.name} has no variant {', '.join(sorted(unknown))}")
-        steps = None if options.minutes is not None else options.steps or experiment.steps
-        run_experiment(experiment, options, Budget(steps, options.minutes))
+        experiments = [load_experiment(name) for name in options.names]
+        unknown = set(options.variants or ()) - set(experiments[0].variants)
+        if unknown or (options.variants and len(experiments) > 1):
+            parser.error(
+                f"{' '.join(options.names)} has no variant {', '.join(sorted(unknown)) or 'of one name for all'}"
+            )
+        run_experiments(experiments, options)
     except MeloFormerError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -10,17 +10,14 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.measure import table, write_section
 from experiments.config import Experiment, load_experiment, names
-from experiments.run import read_results
+from experiments.results import Record, read_results
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "experiments.md"
 COLUMNS = ("variant", "seeds", "nats a note", "to the first", "far", "steps", "minutes", "parameters")
 NOTHING = "Not run yet."
-
-Record = dict[str, Any]
 
 
 def with_spread(values: Sequence[float], places: int = 3) -> str:

@@ -70,7 +70,14 @@ def validate_settings(record: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(record)
     except ValidationError as error:
-        raise SettingsError(first_problem(error), "see docs/settings.md for all settings") from None
+        raise SettingsError(first_problem(error, _all_names()), "see docs/settings.md for all settings") from None
+
+
+def _all_names() -> list[str]:
+    """Of the sections, and of their fields behind them."""
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    fields = [f"{name}.{field}" for name, section in sections.items() for field in section.model_fields]  # pyright: ignore
+    return [*sections, *fields]
 
 
 def to_toml(settings: Settings) -> str:

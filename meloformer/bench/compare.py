@@ -22,6 +22,8 @@ from meloformer.settings import ModelSettings, Settings, TrainingSettings
 SECTIONS = {"model": ModelSettings, "training": TrainingSettings}
 SAID_BY_BENCH = ("seq_len", "batch_size", "seed", "device")
 """Fields of ``training`` that the measured step has from ``bench``."""
+OF_BENCH = ("seq_len", "batch_size")
+"""Those of them that can be compared."""
 CROWDED = "out of memory beside the others"
 EXAMPLE = "write --compare checkpointing=none,ffn"
 
@@ -104,12 +106,14 @@ def _full_name(name: str) -> str:
         for section, model in SECTIONS.items()
         for own in model.model_fields
         if section == "model" or own not in SAID_BY_BENCH
-    ]
+    ] + [f"bench.{own}" for own in OF_BENCH]
     for full in known:
         if name in (full, full.partition(".")[2]):
             return full
     near = difflib.get_close_matches(name, [*known, *(full.partition(".")[2] for full in known)], 1)
-    hint = f"did you mean {near[0]}?" if near else "see model and training in docs/settings.md"
+    hint = (
+        f"did you mean {near[0]}?" if near else "see model and training in docs/settings.md, or seq_len and batch_size"
+    )
     raise SettingsError(f"--compare knows no setting {name!r}", hint)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from meloformer.settings import Settings
     from meloformer.tokens.vocabulary import Vocabulary
+
+STANDARD = Path("-")
+"""The standard input or output."""
 
 
 def read_piece(source: str, settings: Settings, vocabulary: Vocabulary) -> np.ndarray:
@@ -45,7 +49,9 @@ def _refuse_same(source: Path, out: Path | None) -> None:
 @console.reports_errors
 def midi2txt_command(
     source: Annotated[str, typer.Argument(metavar="SONG", help="A MIDI or score file.")],
-    out: Annotated[Path | None, typer.Argument(metavar="OUT.txt", help="By default the text is printed.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT.txt", help="By default, and for -, the text is printed.")
+    ] = None,
     config: options.Config = None,
     overrides: options.Overrides = None,
     as_json: options.Json = False,
@@ -57,6 +63,7 @@ def midi2txt_command(
     from meloformer.tokens.text import to_text
     from meloformer.tokens.vocabulary import Vocabulary
 
+    out = None if out == STANDARD else out
     _refuse_same(Path(source), out)
     text = to_text(read_piece(source, load_settings(config, overrides), Vocabulary.default()))
     if out is not None:
@@ -70,7 +77,7 @@ def midi2txt_command(
 
 @console.reports_errors
 def txt2midi_command(
-    source: Annotated[Path, typer.Argument(metavar="SONG.txt", help="HID text.")],
+    source: Annotated[Path, typer.Argument(metavar="SONG.txt", help="HID text; - is the standard input.")],
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT.mid", help="By default SONG.mid, where there is none.")
     ] = None,
@@ -87,8 +94,11 @@ def txt2midi_command(
     from meloformer.tokens.text import from_text
 
     load_settings(config, overrides)  # no setting matters here, but a wrong one is not passed over
+    if out == STANDARD or (out is None and source == STANDARD):
+        raise OutputError("MIDI is not printed", "name the file to write, such as song.mid")
     try:
-        text = source.read_text(encoding="utf-8-sig")  # some editors write a mark at the start
+        data = sys.stdin.buffer.read() if source == STANDARD else source.read_bytes()
+        text = data.decode("utf-8-sig")  # some editors write a mark at the start
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from None
     target = out or source.with_suffix(".mid")

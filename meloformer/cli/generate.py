@@ -26,7 +26,8 @@ def generate_command(
     instruments: Annotated[
         str | None,
         typer.Option(
-            "--instruments", help='Only these names, numbers or families, each at least once: "drums,bass,#0".'
+            "--instruments",
+            help="Only these, each at least once: names, families (strings, brass) or numbers, such as drums,bass,#40.",
         ),
     ] = None,
     chords: Annotated[
@@ -44,7 +45,10 @@ def generate_command(
         float | None, typer.Option("--density", help="Notes a bar and instrument, about; a target, not a rule.")
     ] = None,
     primer: Annotated[
-        Path | None, typer.Option("--primer", metavar="SONG", help="Music of your own, which goes on.")
+        Path | None,
+        typer.Option(
+            "--primer", metavar="SONG", help="Music of your own, which goes on; wishes hold for the new bars only."
+        ),
     ] = None,
     primer_bars: Annotated[int | None, typer.Option("--primer-bars", help="Take only so many bars of it.")] = None,
     replace: Annotated[
@@ -52,7 +56,12 @@ def generate_command(
     ] = None,
     add: Annotated[str | None, typer.Option("--add", help="Give the primer these instruments besides.")] = None,
     vary: Annotated[
-        str | None, typer.Option("--vary", metavar="9-16", help="Write only in these bars of the primer, all or some.")
+        str | None,
+        typer.Option(
+            "--vary",
+            metavar="9-16",
+            help="Write only in these bars of the primer: all of them, chords too, or what --replace and --add name.",
+        ),
     ] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="0 takes the likeliest token.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", help="Sample among this many tokens.")] = None,
@@ -108,7 +117,17 @@ def generate_command(
     first = settings.generation.seed
     names = [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)]
     records = write_pieces(pieces, model, out, names, settings.render)
+    for record in records:
+        _remark(record, quiet=quiet)
     _show(source, records, as_json=as_json)
+
+
+def _remark(record: dict[str, Any], *, quiet: bool) -> None:
+    """Say what nobody would want of a piece."""
+    bars, empty = record["bars"], record["empty_bars"]
+    if empty > bars / 2:
+        what = "there is not a single note" if empty == bars else f"{empty} of its {bars} bars are empty"
+        console.say(f"{record['file']}: {what}; try another --seed, or name --instruments", quiet=quiet)
 
 
 def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -129,6 +148,7 @@ def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_
     if ids is None:
         raise KeyboardInterrupt("interrupted before the first bar, so nothing is kept")
     (record,) = write_pieces([ids], model, out, [f"seed{settings.generation.seed}-1"], settings.render)
+    _remark(record, quiet=quiet)
     if was_stopped:
         raise KeyboardInterrupt(f"stopped in bar {facts['played_bars']}; what was played is in {record['file']}")
     live.tell(facts, quiet=quiet)
@@ -143,7 +163,7 @@ def write_pieces(
     Raises:
         OutputError: ``out`` cannot be written.
     """
-    from meloformer.midi.bars import seconds_of
+    from meloformer.midi.bars import empty_bars, seconds_of
     from meloformer.midi.score import ending_with_its_bars
     from meloformer.midi.write import write_midi
     from meloformer.render.render import render
@@ -163,6 +183,7 @@ def write_pieces(
                 "file": str(path),
                 **made,
                 "bars": len(score.chords),
+                "empty_bars": empty_bars(score),
                 "notes": score.num_notes,
                 "tokens": len(ids),
                 "instruments": len(set(score.program.tolist())),

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from meloformer.model.meloformer import MeloFormer
     from meloformer.render.bars import PlayedBar
     from meloformer.render.live import Played
-    from meloformer.settings import Settings
+    from meloformer.settings import GenerationSettings, Settings
 
 
 @console.reports_errors
 def list_ports(wanted: bool) -> None:
     """Print the names of the MIDI ports and end the program, where that is wished for."""
-    from meloformer.render.ports import output_names
+    from meloformer.render.ports import NO_PORTS, output_names
 
     if not wanted:
         return
     names = output_names()
-    console.result("\n".join(names) if names else "no MIDI ports; connect a device or start a synthesizer")
+    console.result("\n".join(names) if names else f"no MIDI ports; {NO_PORTS}")
     raise typer.Exit
 
 
@@ -68,32 +68,22 @@ def play_while_generating(
         InputError, MeloFormerError: There is no such port.
     """
     from meloformer.errors import GenerationError
-    from meloformer.generation.generate import stream
     from meloformer.interruption import stop_signals
-    from meloformer.render.bars import played_bars
     from meloformer.render.live import play_live
     from meloformer.render.ports import output_port
-    from meloformer.tokens.bar_by_bar import BarDecoder
 
     wishes = settings.generation
     if wishes.num > 1:
         raise GenerationError(f"a port plays one piece at a time, not {wishes.num}", "leave out --num")
     assert settings.render.port is not None
     bars: list[np.ndarray] = []
-
-    def made() -> Iterator[PlayedBar]:
-        decoder = BarDecoder(model.vocabulary)
-        for bar in stream(model, wishes):
-            bars.append(bar.ids)
-            yield from played_bars(decoder.decode(bar.ids))
-
     with (
         output_port(settings.render.port) as port,
         stop_signals() as stop,
         console.progress("bars", quiet=quiet) as bar,
     ):
         played = play_live(
-            made(),
+            generated_bars(model, wishes, bars),
             port,
             buffer_bars=settings.render.buffer_bars,
             stop=stop,
@@ -101,6 +91,18 @@ def play_while_generating(
         )
         was_stopped = stop.is_set()
     return _document(bars[: played.bars]), punctuality(played), was_stopped
+
+
+def generated_bars(model: MeloFormer, wishes: GenerationSettings, written: list[np.ndarray]) -> Iterator[PlayedBar]:
+    """Bars of one piece as they are played, while the model writes it; the ids of each are put into ``written``."""
+    from meloformer.generation.generate import stream
+    from meloformer.render.bars import played_bars
+    from meloformer.tokens.bar_by_bar import BarDecoder
+
+    decoder = BarDecoder(model.vocabulary)
+    for bar in stream(model, wishes):
+        written.append(bar.ids)
+        yield from played_bars(decoder.decode(bar.ids))
 
 
 def _document(bars: list[np.ndarray]) -> np.ndarray | None:

@@ -12,7 +12,6 @@ from meloformer.cli import console, live, options
 from meloformer.cli.generate import make_folder
 
 if TYPE_CHECKING:
-    from meloformer.midi.score import Score
     from meloformer.midi.sources import Source
     from meloformer.settings import Settings
 
@@ -52,7 +51,8 @@ def render_command(
                 records.append({"file": source.name, **_render(source, out / name, settings, quiet=quiet)})
             except RejectError as error:
                 if len(found) == 1:
-                    raise RejectError(error.reason, f"{source.name}: {error.message}") from None
+                    tune = "" if source.tune is None else f"#{source.tune}"
+                    raise RejectError(error.reason, f"{source.place}{tune}: {error.message}") from None
                 records.append({"file": source.name, "reject": error.reason})
                 console.say(f"passed over {source.name}: {error}", quiet=quiet)
             bar(done, len(found))
@@ -69,9 +69,11 @@ def _render(source: Source, beside: Path, settings: Settings, *, quiet: bool) ->
         RejectError: It is no music that can be read.
     """
     from meloformer.midi.harmony import with_chords
+    from meloformer.midi.sources import score_of
     from meloformer.render.render import render
 
-    score = with_chords(read_score(source, settings))
+    read = score_of(source, max_bytes=settings.filter.max_file_bytes, sustain=settings.tokens.sustain)
+    score = with_chords(read)
     assert score.chords is not None
     make_folder(beside.parent)
     made = render(score, beside, settings.render, title=beside.name)
@@ -81,18 +83,6 @@ def _render(source: Source, beside: Path, settings: Settings, *, quiet: bool) ->
         live.tell(played, quiet=quiet)
         facts |= played
     return facts
-
-
-def read_score(source: Source, settings: Settings) -> Score:
-    """The piece of a source as it was written, off the grid too.
-
-    Raises:
-        RejectError: It is no music that can be read.
-    """
-    from meloformer.midi.sources import parse_source, read_bytes
-
-    data = read_bytes(source, max_bytes=settings.filter.max_file_bytes)
-    return parse_source(source, data, sustain=settings.tokens.sustain)
 
 
 def names_of(sources: list[Source]) -> list[str]:

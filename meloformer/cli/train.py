@@ -74,7 +74,9 @@ def train_command(
     precision: Annotated[
         str | None, typer.Option("--precision", help="fp32, bf16 or fp16; by default bf16 on CUDA.")
     ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the layers, on CUDA.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the feed-forward networks and norms, on CUDA.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do, and stop.")] = False,
     device: options.Device = None,

@@ -15,6 +15,7 @@ Shapes: L layers, K key-value heads, S those of them that a family reads, E widt
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from itertools import pairwise
 from typing import NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meloformer.generation.store import COLUMNS, Place, Store
+from meloformer.generation.store import COLUMNS, Array, Place, Store, as_array
 from meloformer.model.visibility import EQUAL_KEY, families_with_summaries, types_seen
 from meloformer.settings import HeadFamily, ModelSettings
 from meloformer.tokens.attributes import GLOBAL, NONE, Attributes
@@ -130,8 +131,6 @@ class PieceCache:
 
     def copy(self) -> PieceCache:
         """Another piece with the same past."""
-        import copy
-
         other = copy.copy(self)
         other.facts = copy.copy(self.facts)
         other._groups = {
@@ -173,7 +172,7 @@ class PieceCache:
         settings = self.settings
         return Store(settings.num_layers, num_slots, settings.head_dim, self._device, has_columns=self._has_columns)
 
-    def _hidden(self, family: HeadFamily, store: Store) -> Tensor | None:
+    def _hidden(self, family: HeadFamily, store: Store) -> Array | None:
         """(n,) what the latest token does not see of its store by the rules of ``visibility``; ``None`` for nothing."""
         types, notes, instruments, bars = store.columns
         facts, visible = self.facts, np.ones(store.length, dtype=bool)
@@ -182,7 +181,7 @@ class PieceCache:
             visible |= np.isin(bars, [facts.bar - offset for offset in self.settings.bar_offsets])
         if self._types_seen is not None and facts.note >= 0:
             visible &= (notes < 0) | (notes == facts.note) | self._types_seen[facts.type, types]
-        return None if visible.all() else torch.from_numpy(~visible).to(self._device)
+        return None if visible.all() else as_array(torch.from_numpy(~visible).to(self._device))
 
     def close_bar(self, summary: SummaryParts | None) -> None:
         """End the open bar.

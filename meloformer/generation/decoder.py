@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from meloformer.generation.cache import FamilyHeads, PieceCache, Recorded, SummaryParts
 from meloformer.generation.packed import PackedModel, interleaved, min_rows
-from meloformer.generation.store import Place
+from meloformer.generation.store import Array, Place, as_array
 from meloformer.model.batch import Batch
 from meloformer.model.layout import AttentionPath, Layout
 from meloformer.model.meloformer import MeloFormer
@@ -101,28 +102,26 @@ class Decoder:
     def _attend(self, layer: int, merged: Tensor, places: list[list[Place]]) -> Tensor:
         """(R, H E) what the heads read, after this layer's keys and values were put where they belong."""
         width, num_rows = self._width, merged.shape[0]
-        keys_values = self._keys_values(merged)
-        queries, newest = [], []
-        for heads in self.heads:
-            own = merged[:, heads.first * width : (heads.first + heads.num_heads) * width]
+        output = torch.empty((num_rows, self._num_heads * width), device=merged.device)
+        output[len(places) :] = 0
+        array, read = as_array(merged), as_array(output)
+        keys_values = self._keys_values(array)
+        for number, heads in enumerate(self.heads):
+            own = slice(heads.first * width, (heads.first + heads.num_heads) * width)
             slots = (heads.num_slots,) if heads.num_slots > 1 else ()
-            queries.append(own.view(num_rows, *slots, heads.num_rows, width).unbind(0))
-            newest.append(keys_values[:, :, heads.slots].unbind(0))
-        outputs: list[Tensor] = []
-        for row, of_families in enumerate(places):
-            for number, place in enumerate(of_families):
-                place.write[layer].copy_(newest[number][row])
+            queries = array[:, own].reshape((num_rows, *slots, heads.num_rows, width))
+            newest = keys_values[:, :, heads.slots]
+            for row, of_families in enumerate(places):
+                place = of_families[number]
+                place.write[layer][...] = newest[row]
                 keys, values = place.read[2 * layer], place.read[2 * layer + 1]
-                outputs.append(_read(queries[number][row], keys, values, place.hidden).view(1, -1))
-        missing = num_rows - len(places)
-        if missing:
-            outputs.append(merged.new_zeros((1, missing * self._num_heads * width)))
-        return torch.cat(outputs, dim=1).view(num_rows, -1)
+                read[row, own] = _read(queries[row], keys, values, place.hidden).reshape(-1)
+        return output
 
-    def _keys_values(self, merged: Tensor) -> Tensor:
-        """(R, 2, K, E) view of (R, (H + 2 K) E)."""
+    def _keys_values(self, merged: Array) -> Any:
+        """(R, 2, K, E) of (R, (H + 2 K) E)."""
         behind = merged[:, self._num_heads * self._width :]
-        return behind.view(merged.shape[0], 2, self._num_kv_heads, self._width)
+        return behind.reshape((merged.shape[0], 2, self._num_kv_heads, self._width))
 
     def _keep_for_summaries(self, pieces: Sequence[PieceCache], of_layers: list[Tensor]) -> None:
         """Put the newest keys and values of all layers (R, (H + 2 K) E) where the summary of the open bar reads."""
@@ -151,7 +150,7 @@ class Decoder:
             key_value = self._keys_values(merged)[0][..., None]
             past = piece.summarised.keys_values[2 * number : 2 * number + 2]
             keys, values = torch.cat([past, key_value], dim=-1).unbind(0)
-            read_1D = _read(query, keys, values, None).view(1, -1)
+            read_1D = (torch.softmax(torch.bmm(query, keys), dim=-1) @ values.mT).view(1, -1)
             of_second = summary.second(read_1D)
             packed.rotate(of_second, 0, num_kv_heads, rotation)
             own.append(key_value)
@@ -162,21 +161,22 @@ class Decoder:
         return SummaryParts(torch.cat(own), torch.cat(second))
 
 
-def _read(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> Tensor:
-    """Attention of N queries, which are scaled already.
+def _read(query: Any, keys: Any, values: Any, hidden: Any) -> Any:
+    """Attention of N queries, which are scaled already; all are arrays of one kind, see :data:`Array`.
 
     Args:
         query: (S, N, E); of a single slot (N, E), and so are the others.
         keys, values: (S, E, n).
         hidden: (n,) bool, what is not seen.
     Returns:
-        (S, N, E), contiguous.
+        (S, N, E).
     """
-    product = torch.mm if query.dim() == 2 else torch.bmm
-    scores = product(query, keys)
+    scores: Any = query @ keys
     if hidden is not None:
-        scores = scores.masked_fill_(hidden, -torch.inf)
-    return product(torch.softmax(scores, dim=-1), values.mT)
+        scores[..., hidden] = -torch.inf
+    if isinstance(scores, np.ndarray):
+        return torch.softmax(torch.from_numpy(scores), dim=-1).numpy() @ values.mT
+    return torch.softmax(scores, dim=-1) @ values.mT
 
 
 class _Recorder:

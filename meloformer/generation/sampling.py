@@ -11,9 +11,8 @@ from meloformer.settings import GenerationSettings
 from meloformer.tokens.vocabulary import TokenType, Vocabulary
 
 T = TokenType
-DENSITY_STRENGTH = 6.0
-"""Nats by which a first note is preferred to the end of its cell where far more are aimed at. With random weights and
-3, 6 or 12 notes aimed at, cells have between half and twice as many; a test says so."""
+DENSITY_NATS = 8.0
+"""The most by which a further note is preferred to the end of its cell, or the end to it."""
 
 
 class Sampler:
@@ -53,7 +52,7 @@ class Sampler:
         self._redirect(scores, allowed, constraints.by_grammar)
         density, num_notes = constraints.wishes.density, constraints.notes_in_new_cell
         if density is not None and num_notes is not None:
-            self._lean(scores, allowed, DENSITY_STRENGTH * (1 - num_notes / density))
+            self._lean(scores, allowed, density_lean(num_notes, density))
         settings, ids = self.settings, np.flatnonzero(allowed)
         probabilities = np.zeros(len(scores))
         probabilities[ids] = token_probabilities(
@@ -93,6 +92,20 @@ class Sampler:
             before = _log_sum(scores[either])
             scores[going_on] += by
             scores[either] += before - _log_sum(scores[either])
+
+
+def density_lean(num_notes: int, density: float) -> float:
+    """Nats by which note ``num_notes + 1`` of a cell is preferred to the end of the cell.
+
+    None where half of that note would meet the target, which is how far a cell may be off. They grow with the distance
+    to it, counted in square roots of the target: so far do numbers of notes scatter that come at random.
+
+    Args:
+        num_notes: In the cell, >= 1.
+        density: Notes of a cell that are aimed at, > 0.
+    """
+    distance = (density - num_notes - 0.5) / density**0.5
+    return float(np.clip(DENSITY_NATS * distance, -DENSITY_NATS, DENSITY_NATS))
 
 
 def token_probabilities(

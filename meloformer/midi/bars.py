@@ -95,6 +95,18 @@ def grid_of(score: Score, *, end_ticks: int | None = None) -> BarGrid:
     )
 
 
+def empty_bars(score: Score) -> int:
+    """In how many of a score's bars no note sounds, none that rings on either.
+
+    Raises:
+        RejectError: As for :func:`bar_grid`.
+    """
+    grid = grid_of(score)
+    begun = np.searchsorted(score.onset_ticks, grid.start_ticks + grid.length_ticks)
+    latest_end = np.maximum.accumulate(np.append(0, score.onset_ticks + score.duration_ticks))
+    return int((latest_end[begun] <= grid.start_ticks).sum())
+
+
 def seconds_of(score: Score, ticks: np.ndarray | float) -> np.ndarray:
     """Seconds from the start of a piece at every one of ``ticks``, under its tempo map.
 

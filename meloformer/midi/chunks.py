@@ -58,7 +58,13 @@ def _header_start(data: bytes) -> int:
         return start
     if data[4:8] == b"\x00\x00\x00\x06" and data[HEADER_BYTES : HEADER_BYTES + 4] == b"MTrk":
         return 0
-    raise RejectError("not-midi", f"the file begins with {data[:12]!r}, not with 'MThd'")
+    raise RejectError("not-midi", f"the file is no MIDI file: it begins with {in_words(data[:12])}, not with MThd")
+
+
+def in_words(data: bytes) -> str:
+    """Bytes for people: as text in quotes where they are text, else as hexadecimal numbers."""
+    text = data.decode("ascii", errors="replace")
+    return f'"{text}"' if text.isprintable() and text.isascii() else f"the bytes {data.hex(' ')}"
 
 
 def is_whole(data: bytes) -> bool:

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from meloformer.errors import RejectError
-from meloformer.midi.chunks import HEADER, HEADER_BYTES, TRACK_END
+from meloformer.midi.chunks import HEADER, HEADER_BYTES, TRACK_END, in_words
 from meloformer.midi.events import MARKER, META, SET_TEMPO, TIME_SIGNATURE, walk
 
 _MAX_TRACKS = 2**16 - 1
@@ -78,7 +78,7 @@ def mend(data: bytes) -> Mended:
     clock = _clock(division)
     faults = []
     if data[:4] != b"MThd":
-        faults.append(f"the header chunk is called {data[:4]!r}")
+        faults.append(f"the header chunk is called {in_words(data[:4])}")
     if midi_format > 2:
         faults.append(f"the header says format {midi_format}, which there is not")
     second_file = data.find(b"MThd\x00\x00\x00\x06", HEADER_BYTES)
@@ -135,9 +135,8 @@ def _without_tracks(data: bytes, length: int, promised: int) -> RejectError:
         return RejectError("bad-header", "the header says that there are 0 tracks, and there are none")
     if len(data) < HEADER_BYTES + 8:
         return RejectError("truncated", f"the file ends after its header, which promises {promised} tracks")
-    return RejectError(
-        "unreadable", f"the first chunk is {data[HEADER_BYTES : HEADER_BYTES + 4]!r}, and none is a track"
-    )
+    first = in_words(data[HEADER_BYTES : HEADER_BYTES + 4])
+    return RejectError("unreadable", f"the first chunk is called {first}, and none is a track")
 
 
 def _tracks(data: bytes, clock: _Clock) -> Iterator[_Track]:

@@ -206,6 +206,15 @@ def parse_source(source: Source, data: bytes, *, sustain: Sustain = "ignore") ->
     return parse_midi(data, sustain=sustain)
 
 
+def score_of(source: Source, *, max_bytes: int, sustain: Sustain = "ignore") -> Score:
+    """The score of a source, as it was written.
+
+    Raises:
+        RejectError: It cannot be read, or has more than ``max_bytes``.
+    """
+    return parse_source(source, read_bytes(source, max_bytes=max_bytes), sustain=sustain)
+
+
 def read_source(name: str, *, max_bytes: int = 4_000_000, sustain: Sustain = "ignore") -> Score:
     """The score of the one piece that a user named.
 
@@ -217,6 +226,6 @@ def read_source(name: str, *, max_bytes: int = 4_000_000, sustain: Sustain = "ig
     if len(found) != 1:
         raise InputError(f"{name} holds {len(found)} pieces, not one", "name one file")
     try:
-        return parse_source(found[0], read_bytes(found[0], max_bytes=max_bytes), sustain=sustain)
+        return score_of(found[0], max_bytes=max_bytes, sustain=sustain)
     except RejectError as error:
         raise RejectError(error.reason, f"{name}: {error.message}") from None

@@ -23,6 +23,8 @@ FORMAT_VERSION = "1"
 WEIGHTS_FILE = "model.safetensors"
 STATE_FILE = "state.json"
 CHECKPOINTS_FOLDER = "checkpoints"
+SETTINGS_FILE = "settings.toml"
+"""Of a run, as is the folder of checkpoints."""
 _TRAIN_AGAIN = "train again with `meloformer train`, or use the MeloFormer that wrote it"
 _USE_ANOTHER = "name the run to use its newest whole checkpoint"
 
@@ -183,8 +185,14 @@ def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     """The newest checkpoint of a run that is whole; damaged ones are passed over with a warning.
 
     Raises:
+        InputError: There is no run at ``run``.
         CheckpointError: The run has no whole checkpoint.
     """
+    if not (run / CHECKPOINTS_FOLDER).is_dir() and not (run / SETTINGS_FILE).is_file():
+        raise InputError(
+            f"{run} is not a run of `meloformer train`",
+            "name a run such as runs/NAME, one of its checkpoints or a .safetensors file",
+        )
     for folder in checkpoints_of(run):
         try:
             state = verify_checkpoint(folder)
@@ -204,14 +212,14 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloForme
     Returns:
         The model, in eval mode.
     Raises:
-        InputError: There is nothing at ``source``.
+        InputError: There is nothing at ``source``, or a folder that is no run.
         CheckpointError: What is there is damaged or not a MeloFormer model.
     """
     path = Path(source)
     if path.is_dir():
-        if not (path / WEIGHTS_FILE).is_file():
-            path, _ = newest_good_checkpoint(path)
-        else:
+        if (path / WEIGHTS_FILE).is_file() or (path / STATE_FILE).is_file():
             verify_checkpoint(path)
+        else:
+            path, _ = newest_good_checkpoint(path)
         path = path / WEIGHTS_FILE
     return load_weights(path, device=device)

@@ -11,7 +11,7 @@ from meloformer.midi.bars import grid_of, seconds_of
 from meloformer.midi.score import DRUMS, Score
 
 DRUM_SECONDS = 0.1
-"""How long the key of a drum is held."""
+"""How long the key of a drum is held, and its hit drawn on a page."""
 
 
 @dataclass(frozen=True, eq=False)

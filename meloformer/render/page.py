@@ -14,14 +14,13 @@ from meloformer.files import write_text
 from meloformer.midi.bars import grid_of, seconds_of
 from meloformer.midi.programs import FAMILIES, drum_name, program_name
 from meloformer.midi.score import DRUMS, Score
+from meloformer.render.bars import DRUM_SECONDS
 from meloformer.render.labels import chord_symbol, colour_of_programs, facts_of
 
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("timbres.js", "drums.js", "player.js", "roll.js", "main.js")
 """In this order; together they are the script of the page."""
 _MARK = re.compile(r"(?:/\*)?\{\{(?P<name>\w+)\}\}(?:\*/)?")
-DRUM_SECONDS = 0.12
-"""How long a drum hit is drawn."""
 
 
 def write_page(score: Score, path: Path, *, title: str) -> None:

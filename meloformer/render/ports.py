@@ -9,6 +9,8 @@ from typing import Any
 from meloformer.errors import InputError, MeloFormerError
 
 HINT = "see --list-ports"
+WITHOUT = "run without --port, and play the .mid file"
+NO_PORTS = f"connect a device or start a synthesizer, or {WITHOUT}"
 
 
 def output_names() -> list[str]:
@@ -26,7 +28,8 @@ def output_names() -> list[str]:
             raise MeloFormerError(f"mido has no backend for MIDI ports ({error})", "look at MIDO_BACKEND") from None
         raise MeloFormerError("MIDI ports need the package python-rtmidi", "pip install 'meloformer[live]'") from None
     except Exception as error:  # noqa: BLE001 (every backend raises its own; rtmidi's SystemError where there is no ALSA)
-        raise MeloFormerError(f"this system gives no access to MIDI ports ({_one_line(error)})") from None
+        problem = f"this system gives no access to MIDI ports ({_one_line(error)})"
+        raise MeloFormerError(problem, WITHOUT) from None
 
 
 @contextmanager
@@ -63,7 +66,7 @@ def matching_name(name: str, names: list[str]) -> str:
         return found[0]
     if found:
         raise InputError(f"several MIDI ports have {name!r} in their name: {', '.join(found)}", "write more of it")
-    there = f"there are: {', '.join(names)}" if names else "there is none; connect a device or start a synthesizer"
+    there = f"there are: {', '.join(names)}" if names else f"there is none; {NO_PORTS}"
     raise InputError(f"there is no MIDI port {name!r}", there)
 
 

@@ -18,8 +18,7 @@ def check_wishes(settings: RenderSettings) -> None:
     """See before the work that what is wished for can be made.
 
     Raises:
-        InputError: Sound is wished for, and there is no SoundFont.
-            Or there is no such MIDI port.
+        InputError: Sound is wished for, and there is no SoundFont; or there is no such MIDI port.
         MeloFormerError: The packages for what is wished for are not installed.
     """
     if settings.audio:

@@ -18,13 +18,12 @@ from pathlib import Path
 
 from meloformer.errors import InputError, OutputError
 from meloformer.files import whole_folder, write_text
-from meloformer.model.weights import CHECKPOINTS_FOLDER
+from meloformer.model.weights import CHECKPOINTS_FOLDER, SETTINGS_FILE
 from meloformer.settings import Settings
 from meloformer.settings_file import to_toml
 from meloformer.shards.manifest import VOCABULARY_FILE
 from meloformer.tokens.vocabulary import Vocabulary
 
-SETTINGS_FILE = "settings.toml"
 METRICS_FILE = "metrics.jsonl"
 LOSS_PICTURE = "loss.png"
 EVENTS_FOLDER = "tensorboard"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import live, preprocess
-from benchmarks.measure import interleaved, table, write_section
+from benchmarks.measure import PAGE, interleaved, table, write_section
 from benchmarks.preprocess import report
 from meloformer.bench.music import practice_piece
 from meloformer.midi.write import write_midi
@@ -61,7 +61,7 @@ def test_the_report_has_a_figure_for_everyone_and_says_who_is_missing(
 def test_lateness_is_told_by_quantiles_and_by_the_share_within_the_budget() -> None:
     played = Played(bars=4, pauses=1, late_seconds=array("d", [0.001] * 98 + [0.004, 0.010]))
     assert live.row("case", played) == ["case", "4", "100", "1.00", "4.06", "10.00", "99.00 %", "1"]
-    assert "<!-- live -->" in live.PAGE.read_text()
+    assert "<!-- live -->" in PAGE.read_text()
 
 
 @pytest.mark.peers

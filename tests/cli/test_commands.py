@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 
 import mido
+import torch
 
 from meloformer.midi.read import read_midi
 from meloformer.midi.write import write_midi
+from meloformer.model.meloformer import MeloFormer
+from meloformer.model.weights import save_weights
+from meloformer.settings import ModelSettings
 from meloformer.tokens.encode import encode
 from meloformer.tokens.grammar import grammar_errors
 from meloformer.tokens.quantise import quantise
-from meloformer.tokens.vocabulary import Vocabulary
+from meloformer.tokens.vocabulary import TokenType, Vocabulary
 from tests.cli.conftest import Run, result_of
 
 
@@ -53,6 +57,22 @@ def test_a_folder_of_songs_becomes_a_run_and_a_run_becomes_music(meloformer: Run
     assert resumed.returncode == 0, resumed.stderr
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "loss" in line]
     assert max(steps) == 4
+
+
+def test_a_piece_without_a_note_is_remarked(meloformer: Run, tmp_path: Path) -> None:
+    model = MeloFormer(ModelSettings.of_size("tiny", num_layers=1, dim=16, ffn_dim=16), Vocabulary.default())
+    types = torch.from_numpy(model.vocabulary.types)
+    with torch.no_grad():  # what the model says next is a bar line, after whatever
+        model.token_embedding.weight[:, 0] = 5
+        model.token_embedding.weight[torch.isin(types, torch.tensor([TokenType.CHORD, TokenType.EOS])), 0] = 50
+    save_weights(model, tmp_path / "silent.safetensors")
+    done = meloformer("generate", "--checkpoint", "silent.safetensors", "--bars", "3", "--json")
+    assert json.loads(done.stdout)["pieces"][0]["empty_bars"] == 3
+    assert "generated/seed0-1.mid: there is not a single note; try another --seed" in done.stderr
+    one_note = ("--bars", "3", "--instruments", "piano", "--density", "1", "--max-polyphony", "1", "--temperature", "0")
+    done = meloformer("generate", "--checkpoint", "silent.safetensors", *one_note)
+    assert "generated/seed0-1.mid: 2 of its 3 bars are empty" in done.stderr
+    assert meloformer("generate", "--checkpoint", "silent.safetensors", *one_note, "--quiet").stderr == ""
 
 
 def test_filter_and_tokenize_hand_over_to_pack(meloformer: Run, songs: Path, tmp_path: Path) -> None:
@@ -107,8 +127,9 @@ def test_text_and_music_are_two_forms_of_one_piece(meloformer: Run, songs: Path,
     assert meloformer("midi2txt", song, "song.txt").returncode == 0
     assert meloformer("txt2midi", "song.txt", "back.mid").returncode == 0
     assert quantise(read_midi(tmp_path / "back.mid")) == quantise(read_midi(song))
-    printed = meloformer("midi2txt", song).stdout
-    assert printed == (tmp_path / "song.txt").read_text()
+    for printed in (meloformer("midi2txt", song), meloformer("midi2txt", song, "-")):
+        assert printed.stdout == (tmp_path / "song.txt").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back.mid", "song.txt"]
 
 
 def test_tokenize_prints_the_tokens_of_one_file(meloformer: Run, songs: Path) -> None:

@@ -42,6 +42,32 @@ def test_a_broken_file_named_alone_is_an_error(meloformer: Run, tmp_path: Path) 
         assert_one_line(meloformer(command, "broken.mid"), "broken.mid")
 
 
+def test_what_is_no_music_is_named_with_its_path_and_in_plain_words(meloformer: Run, tmp_path: Path) -> None:
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "letter.mid").write_text("Dear friend, how are you?")
+    (tmp_path / "songs" / "noise.mid").write_bytes(bytes(range(1, 60)))
+    for command in ("render", "midi2txt"):
+        assert_one_line(meloformer(command, "songs/letter.mid"), "songs/letter.mid: the file is plain text, not MIDI")
+        said = "songs/noise.mid: the file is no MIDI file: it begins with the bytes 01 02 03"
+        assert_one_line(meloformer(command, "songs/noise.mid"), said)
+
+
+def test_midi_is_not_printed(meloformer: Run, tmp_path: Path) -> None:
+    (tmp_path / "song.txt").write_text("BOS")
+    for arguments in (("song.txt", "-"), ("-",)):
+        assert_one_line(meloformer("txt2midi", *arguments), "MIDI is not printed; name the file")
+    assert [path.name for path in tmp_path.iterdir()] == ["song.txt"]
+
+
+def test_a_folder_that_is_no_run_is_told_apart_from_one_without_a_checkpoint(
+    meloformer: Run, shards: Path, tmp_path: Path
+) -> None:
+    said = "shards is not a run of `meloformer train`; name a run such as runs/NAME"
+    assert_one_line(meloformer("generate", "--checkpoint", "shards"), said)
+    assert_one_line(meloformer("train", shards, "--init", "shards", "--out", "run"), said)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_foreign_output_folder_is_left_alone(meloformer: Run, songs: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from meloformer.midi.read import read_midi
+from meloformer.tokens.quantise import quantise
 from tests.cli.conftest import REPOSITORY, Run
 
 
@@ -18,6 +20,14 @@ def test_a_closed_pipe_is_no_error(songs: Path, tmp_path: Path) -> None:
     assert done.stdout == "hid 1 grid=12\n"
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_goes_through_a_pipe(songs: Path, tmp_path: Path) -> None:
+    meloformer = f"{sys.executable} -m meloformer"
+    command = f"{meloformer} midi2txt {songs / 'song00.mid'} - | {meloformer} txt2midi - {tmp_path / 'back.mid'}"
+    done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert quantise(read_midi(tmp_path / "back.mid")) == quantise(read_midi(songs / "song00.mid"))
 
 
 def test_an_interrupted_run_is_saved_and_says_how_to_go_on(meloformer: Run, songs: Path, tmp_path: Path) -> None:

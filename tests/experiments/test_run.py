@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments import run, table
 from experiments.config import load_experiment, names
-from experiments.run import read_results
+from experiments.results import read_results
 from experiments.table import PAGE, latest, with_spread
-from experiments.train import Budget
-from meloformer.errors import SettingsError
+from experiments.train import Budget, train_variant
+from meloformer.errors import MeloFormerError, SettingsError
+from meloformer.settings import Settings
 from tests.training.conftest import tiny_shards as tiny_shards  # a fixture
 
 SMALL = ("model.num_layers=1", "model.dim=32", "model.ffn_dim=48", "training.seq_len=128", "training.batch_size=2")
@@ -64,12 +66,66 @@ def test_equal_time_ends_by_the_clock(tiny_shards: Path, tmp_path: Path) -> None
     assert record["steps"] > 2
 
 
+def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(tiny_shards: Path, tmp_path: Path) -> None:
+    words = ["positions", "--shards", str(tiny_shards), "--seeds", "0", "--variants", "time", *WORDS]
+    alone, both = tmp_path / "alone.jsonl", tmp_path / "both.jsonl"
+    run.main([*words, "--results", str(alone), "--steps", "9"])
+    run.main([*words, "--results", str(both), "--steps", "9", "--minutes", "0.01", "--curve-every", "2"])
+    (wanted,), (first, last) = read_results(alone), read_results(both)
+    assert (first["budget"], last["budget"]) == ({"steps": 9}, {"minutes": 0.01})
+    assert first["steps"] == 9 < last["steps"]
+    assert first["prediction"] == wanted["prediction"]
+    assert last["seconds"] >= 0.6
+    assert [point["steps"] for point in first["curve"]] == [2, 4, 6]
+    assert len(last["curve"]) > 4
+    settings = load_experiment("positions").settings_of("time", ["training.schedule=cosine"])
+    with pytest.raises(SettingsError, match="wsd"):
+        next(train_variant(tiny_shards, settings, [Budget(steps=2), Budget(minutes=1)]))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_runs_side_by_side_give_the_same_results_and_equal_settings_run_once(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["positions", "types", "--shards", str(tiny_shards), "--seeds", "0", "--steps", "2", *WORDS]
+    words += ["--set", "model.attention=auto"]
+    apart, beside = tmp_path / "apart.jsonl", tmp_path / "beside.jsonl"
+    for path, jobs in ((apart, "1"), (beside, "2")):
+        run.main([*words, "--results", str(path), "--jobs", jobs])
+    assert capsys.readouterr().err.count("types, off, seed 0: has the settings of positions, both") == 2
+    told = [{(r["experiment"], r["variant"]): r["prediction"] for r in read_results(path)} for path in (apart, beside)]
+    assert told[0] == told[1]
+    assert len(told[0]) == 9
+    assert told[0]["types", "off"] == told[0]["positions", "both"]
+
+
+def test_a_run_that_fails_does_not_end_the_others(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_variant, results = run.train_variant, tmp_path / "r.jsonl"
+
+    def failing(shards: Path, settings: Settings, *others: Any, **named: Any) -> Any:
+        if settings.model.rope == "position":
+            raise MeloFormerError("loss was not finite")
+        return train_variant(shards, settings, *others, **named)
+
+    monkeypatch.setattr(run, "train_variant", failing)
+    words = ["positions", "--shards", str(tiny_shards), "--results", str(results), "--seeds", "0", *WORDS]
+    with pytest.raises(SystemExit, match="1 of 3 runs failed"):
+        run.main([*words, "--steps", "2"])
+    assert [record["variant"] for record in read_results(results)] == ["both", "time"]
+    assert "positions, position, seed 0: loss was not finite" in capsys.readouterr().err
+
+
 def test_wrong_wishes_are_told(tiny_shards: Path, tmp_path: Path) -> None:
     words = ["--shards", str(tiny_shards), "--results", str(tmp_path / "r.jsonl")]
     with pytest.raises(SystemExit, match="there is no experiment 'none'"):
         run.main(["none", *words])
     with pytest.raises(SystemExit, match="unknown setting"):
         run.main(["positions", *words, "--set", "model.no_such=1"])
+    for wrong in (["--jobs", "0"], ["--minutes", "0"], ["--steps", "-1"]):
+        with pytest.raises(SystemExit):
+            run.main(["positions", *words, *wrong])
     with pytest.raises(SettingsError):
         load_experiment("positions").settings_of("both", ["model.rope=sideways"])
 
@@ -82,7 +138,7 @@ def test_a_budget_says_how_much_is_done() -> None:
 
 def test_overrides_win_over_the_experiment_and_over_its_variants() -> None:
     settings = load_experiment("positions").settings_of("time", ["training.seq_len=256", "model.rope=both"])
-    assert (settings.training.seq_len, settings.model.rope, settings.training.batch_size) == (256, "both", 4)
+    assert (settings.training.seq_len, settings.model.rope, settings.training.batch_size) == (256, "both", 2)
 
 
 def test_every_experiment_has_its_place_on_the_page_and_variants_that_differ() -> None:

@@ -21,7 +21,7 @@ from meloformer.generation.cache import PieceCache
 from meloformer.generation.constraints import Constraints
 from meloformer.generation.decoder import Decoder
 from meloformer.generation.generate import stream
-from meloformer.generation.sampling import Sampler, sample, token_probabilities
+from meloformer.generation.sampling import DENSITY_NATS, Sampler, density_lean, sample, token_probabilities
 from meloformer.generation.wishes import Wishes, make_wishes
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.read import parse_midi
@@ -76,13 +76,22 @@ def test_a_control_that_is_not_obeyed_is_found(model: mf.MeloFormer) -> None:
     assert "grammar" in broken_controls(ids[:-1], fine, vocabulary)[0]
 
 
-@pytest.mark.parametrize("aim", [3, 6, 12])
+@pytest.mark.parametrize("aim", [1, 2, 4, 8, 16])
 def test_density_is_aimed_at(model: mf.MeloFormer, aim: int) -> None:
     pieces = mf.generate(model, num=8, bars=6, density=aim, instruments="piano,violin", seed=2)
     types = model.vocabulary.types
     ids = np.concatenate(pieces)
     notes_a_cell = (types[ids] == TokenType.PITCH).sum() / (types[ids] == TokenType.INSTRUMENT).sum()
-    assert aim / 2 < notes_a_cell < aim * 2
+    assert 0.7 * aim < notes_a_cell < 1.3 * aim
+
+
+@pytest.mark.parametrize("density", [0.5, 1, 3, 16, 256])
+def test_density_leans_to_further_notes_below_it_and_to_the_end_beyond(density: float) -> None:
+    leans = [density_lean(num_notes, density) for num_notes in range(1, 400)]
+    assert all(before >= after for before, after in pairwise(leans))
+    for num_notes, lean in enumerate(leans, start=1):
+        assert abs(lean) <= DENSITY_NATS
+        assert np.sign(lean) == np.sign(density - num_notes - 0.5)
 
 
 def test_a_written_piece_has_exactly_its_bars_in_other_readers(model: mf.MeloFormer) -> None:

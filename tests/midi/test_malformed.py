@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_rejected_with_its_reason(reason: str, data: byte
         ("a PDF document", b"%PDF-1.4"),
         ("a tune in ABC notation", b"X:1\nK:C\n"),
         ("plain text", b"404: Not Found\n"),
-        ("'MThd'", b"\x00\x01\x02"),
+        ("not with MThd", b"\x00\x01\x02"),
     ],
 )
 def test_the_message_names_what_a_file_is_that_is_no_midi(kind: str, data: bytes) -> None:

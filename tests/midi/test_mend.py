@@ -142,7 +142,7 @@ def test_only_the_first_of_two_files_in_one_is_read() -> None:
 
 
 def test_the_name_and_the_format_of_a_header_may_be_wrong() -> None:
-    check(b"MT0d" + TWO_TRACKS[4:], pitches=[60, 62], recovered="the header chunk is called b'MT0d'")
+    check(b"MT0d" + TWO_TRACKS[4:], pitches=[60, 62], recovered='the header chunk is called "MT0d"')
     fault = "the header says format 3, which there is not"
     check(with_bytes(TWO_TRACKS, 8, b"\x00\x03"), pitches=[60, 62], recovered=fault)
 

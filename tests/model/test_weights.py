@@ -67,8 +67,15 @@ def test_of_a_run_the_newest_whole_checkpoint_is_loaded(model: MeloFormer, tmp_p
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no weights at"):
         load(tmp_path / "none")
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+    with pytest.raises(InputError, match=r"is not a run of `meloformer train`; name a run such as runs/NAME"):
         load(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.toml").touch()
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "state.json").write_text('{"sha256": {"model.safetensors": ""}}')
+    with pytest.raises(CheckpointError, match=r"lacks model\.safetensors"):
+        load(tmp_path / "run")
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"hello")
     with pytest.raises(CheckpointError, match="damaged or no safetensors"):

@@ -78,7 +78,7 @@ def test_the_piece_is_in_the_page_with_every_note_in_milliseconds() -> None:
         onset, duration, pitch, velocity = np.array(track["notes"]).reshape(-1, 4).T
         own = score.program == program
         assert onset.tolist() == (500 * np.arange(8)).tolist()
-        assert set(duration) == ({120} if program == DRUMS else {500})
+        assert set(duration) == ({100} if program == DRUMS else {500})
         assert pitch.tolist() == score.pitch[own].tolist()
         assert velocity.tolist() == score.velocity[own].tolist()
     assert [name for _, name in piece["drums"]] == ["Bass Drum 1", "Side Stick", "Acoustic Snare", "Hand Clap"]

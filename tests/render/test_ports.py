@@ -34,6 +34,19 @@ def test_a_port_that_is_not_there_or_not_free_is_an_error_that_names_what_is() -
         pass
 
 
+def test_a_system_without_midi_and_one_without_a_port_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_midi() -> list[str]:
+        raise SystemError("MidiOutAlsa::initialize: error creating\nALSA sequencer")
+
+    monkeypatch.setattr(mido, "get_output_names", no_midi)
+    with pytest.raises(MeloFormerError) as caught:
+        output_names()
+    assert "error creating ALSA sequencer" in str(caught.value)
+    assert str(caught.value).endswith("; run without --port, and play the .mid file")
+    with pytest.raises(InputError, match=r"run without --port, and play the \.mid file$"):
+        matching_name("Flute", [])
+
+
 def test_a_missing_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     mido.set_backend("mido.backends.rtmidi")
     monkeypatch.setitem(sys.modules, "rtmidi", None)

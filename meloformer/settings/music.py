@@ -1,0 +1,82 @@
+"""Settings of what is written, shown and played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from meloformer.settings.section import Positive, Section, Share
+
+TypeName = Literal["chord", "meter", "tempo", "instrument", "onset", "pitch", "duration", "velocity"]
+
+
+class GenerationSettings(Section):
+    """From weights to music."""
+
+    bars: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Exactly this many bars, those of a primer with them; a piece that is rewritten keeps its own."""
+    num: Positive = 1
+    """Number of pieces, which are written side by side."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """0 always takes the likeliest token."""
+    temperature_of: dict[TypeName, Annotated[float, Field(ge=0)]] | None = None
+    """Token type -> temperature among its tokens, such as ``{pitch=0.9,velocity=1.2}``; how likely the type is,
+    ``temperature`` still says."""
+    top_k: Positive | None = None
+    """Sample among this many of the likeliest tokens only."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.98
+    """Sample among the likeliest tokens that together have this probability."""
+    min_p: Share = 0.0
+    """Sample among tokens that are at least so likely as this share of the likeliest's probability."""
+    tempo: Annotated[float, Field(ge=40, le=250)] | None = None
+    """Quarters a minute, for all that is written; by default the model chooses."""
+    meter: str | None = None
+    """Such as ``3/4`` for all, or ``1:4/4 9:3/4`` from bars on, counted from 1; by default the model chooses."""
+    chords: str | None = None
+    """Such as ``C:maj A:min F:maj G:7``: the harmony of one bar after the other, over and over again."""
+    instruments: str | None = None
+    """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, each at least once."""
+    max_polyphony: Positive | None = None
+    """At most so many notes of one instrument sound at once."""
+    pitch_range: str | None = None
+    """Such as ``36-84`` or ``C2-C6``: no pitch lies outside; drums are exempt."""
+    density: Annotated[float, Field(gt=0, le=256)] | None = None
+    """Notes that an instrument that plays in a bar has about; a target, not a rule."""
+    primer: Path | None = None
+    """Music of one's own, which goes on; or of which ``replace``, ``add`` or ``vary`` write a part anew."""
+    primer_bars: Positive | None = None
+    """Take only so many of its bars."""
+    replace: str | None = None
+    """Instruments of the primer that are written anew, while all others stay."""
+    add: str | None = None
+    """Instruments that the primer is given besides."""
+    vary: str | None = None
+    """Bars of the primer, such as ``9-16``, outside of which nothing changes. Alone it writes all of them anew."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Piece k of a seed is the same whatever ``num`` is."""
+    max_notes_per_bar: Positive = 256
+    """A bar with this many new notes ends as soon as the grammar and the wished instruments allow."""
+    context: Annotated[int, Field(ge=64)] | None = None
+    """How many tokens the model looks back at most, for models trained on short rows; by default all. At so many, the
+    latest three quarters of them, in whole bars, are read anew, and the piece goes on from these."""
+    device: str = "auto"
+    """As in training."""
+
+
+class RenderSettings(Section):
+    """What is made of a piece besides its piano roll, for ``generate`` and ``render``."""
+
+    html: bool = False
+    """A page that shows the piece and plays it in a browser; one file, without a network."""
+    audio: bool = False
+    """The sound, as a WAV file; needs ``meloformer[audio]``."""
+    soundfont: Path | None = None
+    """The SoundFont (.sf2) with the sounds; by default the file that MELOFORMER_SOUNDFONT names, or the first one found
+    where systems keep them."""
+    port: str | None = None
+    """The MIDI port to play on, by its name or a part of it; needs ``meloformer[live]``."""
+    buffer_bars: Annotated[int, Field(ge=0, le=64)] = 1
+    """Music that is played while it is generated begins when so many bars are ready ahead of the first; where it had to
+    wait for a bar, it goes on when so many are again."""
