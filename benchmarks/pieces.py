@@ -20,17 +20,17 @@ import torch
 
 from benchmarks.measure import PAGE, machine, table, tell
 from meloformer.cli.demo import PIECES
+from meloformer.evaluation.pieces import Piece, pieces_of
+from meloformer.evaluation.rhythm import empty_bar_share
 from meloformer.generation.generate import generate
-from meloformer.midi.bars import empty_bars, grid_of
-from meloformer.midi.chords import NO_CHORD, QUALITIES, QUALITY_TONES, ROOTS
+from meloformer.midi.chords import CHORD_TONES, NO_CHORD, ROOTS
 from meloformer.midi.programs import program_name
-from meloformer.midi.score import DRUMS, Score, ending_with_its_bars
+from meloformer.midi.score import DRUMS
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.weights import load, newest_good_checkpoint
 from meloformer.settings import GenerationSettings
 from meloformer.settings_file import load_settings
 from meloformer.shards.store import open_shards
-from meloformer.tokens.decode import decode
 from meloformer.training.run_folder import SETTINGS_FILE
 
 CHORDS = "C:maj A:min F:maj G:7"
@@ -38,7 +38,7 @@ DENSITIES = (1, 2, 4, 8, 16)
 BARS_ON = 2
 """How far away the other chord is that notes are held against: in ``CHORDS`` never the same one."""
 
-Music = Sequence[Score]
+Music = Sequence[Piece]
 
 
 class Fit(NamedTuple):
@@ -50,45 +50,32 @@ class Fit(NamedTuple):
     """Share in the chord that many bars on, what notes come to that know nothing of their bar's."""
 
 
-def chord_tones() -> np.ndarray:
-    """(217, 12) bool, of every chord number its pitch classes; none of ``N``."""
-    tones = np.zeros((1 + len(ROOTS) * len(QUALITIES), 12), dtype=bool)
-    for root in range(len(ROOTS)):
-        for number, quality in enumerate(QUALITIES):
-            tones[1 + len(QUALITIES) * root + number, (root + np.array(QUALITY_TONES[quality])) % 12] = True
-    return tones
-
-
 def fit_of(music: Music) -> Fit:
     """How notes fit the chords that the pieces name; bars without a chord are left out."""
-    tones, own, other = chord_tones(), [], []
-    for score in music:
-        assert score.chords is not None
-        melodic = score.program != DRUMS
-        bar = np.searchsorted(grid_of(score).start_ticks, score.onset_ticks[melodic], side="right") - 1
-        there, elsewhere = score.chords[bar], np.roll(score.chords, -BARS_ON)[bar]
+    own, other = [], []
+    for piece in music:
+        bar = piece.bar[piece.is_pitched]
+        there, elsewhere = piece.chord[bar], np.roll(piece.chord, -BARS_ON)[bar]
         counts = (there != NO_CHORD) & (elsewhere != NO_CHORD)
-        pitch_class = score.pitch[melodic][counts] % 12
-        own.append(tones[there[counts], pitch_class])
-        other.append(tones[elsewhere[counts], pitch_class])
+        pitch_class = piece.pitch[piece.is_pitched][counts] % 12
+        own.append(CHORD_TONES[there[counts], pitch_class])
+        other.append(CHORD_TONES[elsewhere[counts], pitch_class])
     return Fit(float(np.concatenate(own).mean()), float(np.concatenate(other).mean()))
 
 
 def notes_a_cell(music: Music) -> np.ndarray:
     """(N,) notes of every instrument in every bar in which it begins any."""
-    found = []
-    for score in music:
-        bar = np.searchsorted(grid_of(score).start_ticks, score.onset_ticks, side="right") - 1
-        found.append(np.unique(np.stack([bar, score.program]), axis=1, return_counts=True)[1])
-    return np.concatenate(found)
+    cells = (np.stack([piece.bar, piece.program]) for piece in music)
+    return np.concatenate([np.unique(cell, axis=1, return_counts=True)[1] for cell in cells])
 
 
 def harmony_table(music: dict[str, Music]) -> str:
     """Notes in the chord, and empty bars."""
     rows = []
     for name, pieces in music.items():
-        fit, num_bars = fit_of(pieces), sum(len(grid_of(score)) for score in pieces)
-        empty, notes = sum(map(empty_bars, pieces)), sum(score.num_notes for score in pieces)
+        fit, num_bars = fit_of(pieces), sum(piece.num_bars for piece in pieces)
+        empty = sum(empty_bar_share(piece) * piece.num_bars for piece in pieces)
+        notes = sum(piece.num_notes for piece in pieces)
         rows.append(
             [name, f"{len(pieces)}", f"{num_bars:,}", f"{notes:,}", f"{100 * fit.own:.0f} %",
              f"{100 * fit.other:.0f} %", f"{100 * empty / num_bars:.1f} %", f"{notes_a_cell(pieces).mean():.1f}"]
@@ -103,13 +90,13 @@ def harmony_table(music: dict[str, Music]) -> str:
 def range_table(music: dict[str, Music]) -> str:
     """Of every instrument that the first of ``music`` has, its range there and elsewhere."""
     first = next(iter(music))
-    programs = np.unique(np.concatenate([score.program for score in music[first]])).tolist()
+    programs = np.unique(np.concatenate([piece.program for piece in music[first]])).tolist()
     programs = [program for program in programs if program != DRUMS]
     rows = []
     for program in programs:
         row = [program_name(program)]
         for pieces in music.values():
-            pitch = np.concatenate([score.pitch[score.program == program] for score in pieces])
+            pitch = np.concatenate([piece.pitch[piece.program == program] for piece in pieces])
             row.append(f"{_span(pitch, 0, 1)} ({_span(pitch, 0.05, 0.95)})" if len(pitch) else "")
         rows.append(row)
     return table(["", *music], rows)
@@ -123,11 +110,11 @@ def _span(pitch: np.ndarray, low: float, high: float) -> str:
     )
 
 
-def written(model: MeloFormer, settings: GenerationSettings) -> list[Score]:
+def written(model: MeloFormer, settings: GenerationSettings) -> list[Piece]:
     """New pieces as they come into files: some of each kind that the demo writes, or for the wished instruments."""
     kinds = [settings.instruments] if settings.instruments else list(PIECES.values())
-    pieces = [ids for kind in kinds for ids in generate(model, settings=settings, instruments=kind)]
-    return [ending_with_its_bars(decode(ids, model.vocabulary)) for ids in pieces]
+    documents = [ids for kind in kinds for ids in generate(model, settings=settings, instruments=kind)]
+    return pieces_of(documents, model.vocabulary)
 
 
 def density_table(models: dict[str, MeloFormer], settings: GenerationSettings) -> str:
@@ -149,13 +136,11 @@ def report(run: Path, shards: Path, num_pieces: int) -> tuple[str, str]:
     torch.manual_seed(0)
     untrained = MeloFormer(demo.settings, demo.vocabulary).eval()
     folder = open_shards(shards)
-    learnt_from = folder.split("train")
-    documents = [learnt_from[number] for number in range(len(learnt_from))]
     wished = settings.model_copy(update={"num": num_pieces, "chords": CHORDS})
     music: dict[str, Music] = {
         "the demo's model": written(demo, wished),
         "untrained weights": written(untrained, wished),
-        "what it learnt from": [ending_with_its_bars(decode(ids, folder.vocabulary)) for ids in documents],
+        "what it learnt from": pieces_of(folder.split("train"), folder.vocabulary),
     }
     plain = settings.model_copy(update={"num": num_pieces, "instruments": PIECES["quartet"]})
     densities = density_table({"untrained weights": untrained, "the demo's model": demo}, plain)

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.attention import Case, Step, row_of
 from benchmarks.measure import machine, table, tell
+from benchmarks.steps import Case, Step, row_of
 from experiments.plain import PlainTransformer
 from meloformer.model.batch import Batch
 from meloformer.model.meloformer import MeloFormer

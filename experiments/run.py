@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Thread
 
 import torch
 
@@ -28,6 +26,7 @@ from experiments.config import Experiment, load_experiment, names
 from experiments.results import SAME_RUN, Record, identity, is_same, read_results, to_record, write_result
 from experiments.train import Budget, train_variant
 from meloformer.errors import MeloFormerError, RankError
+from meloformer.interruption import end_with_the_parent
 from meloformer.settings import Settings
 from meloformer.shards.store import open_shards
 
@@ -98,8 +97,9 @@ def run_experiments(experiments: list[Experiment], options: Options) -> int:
         MeloFormerError: Some runs failed, or a process of several has ended by itself.
     """
     tasks: list[Task] = []
+    there = read_results(options.results)
     for task in tasks_of(experiments, options):
-        lacks = task.without(read_results(options.results))
+        lacks = task.without(there)
         if not lacks.wanted:
             say(f"{task.label}: is there already")
         else:
@@ -146,14 +146,7 @@ def _trained(tasks: list[Task], jobs: int) -> Iterator[tuple[Task, Callable[[], 
 def _settle() -> None:
     """One thread for every run, whose CPU time is then its own; and no run outlives the one that keeps its results."""
     torch.set_num_threads(1)
-    Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_the_parent()
 
 
 def _taken_over(task: Task, results: Path) -> Task:

@@ -1,7 +1,9 @@
-"""Ending a run on request, between two steps."""
+"""Ending a run on request, between two steps, and processes with the run that started them."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -37,3 +39,15 @@ def stop_signals(*, ignore_more: bool = False) -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
+
+
+def end_with_the_parent() -> None:
+    """See to it that this process, which ``multiprocessing`` has started, ends when the one that started it has."""
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -69,7 +69,7 @@ def linear_flops(settings: ModelSettings, num_words: int, num_tokens: int, num_s
     square, ffn, keys = settings.dim**2, 3 * settings.dim * settings.ffn_dim, 2 * settings.dim * kv_dim
     layer = 2 * square + keys + ffn
     weighted = num_tokens * (settings.num_layers * layer + settings.dim * num_words)
-    if num_summaries and settings.summaries != "none":
+    if num_summaries and settings.has_summaries:
         unread = square + ffn  # the summary stream has no output in the last layer
         weighted += num_summaries * (settings.num_layers * (layer + keys) - unread)
     return FLOPS_PER_WEIGHT * weighted
@@ -89,7 +89,7 @@ def visible_pairs(batch: Batch, settings: ModelSettings) -> int:
 
 def _summarising_heads(settings: ModelSettings) -> int:
     """Of the first phase."""
-    return settings.num_heads if settings.summaries != "none" else 0
+    return settings.num_heads if settings.has_summaries else 0
 
 
 def executed_pairs(layout: Layout, settings: ModelSettings) -> int:

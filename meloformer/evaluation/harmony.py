@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from meloformer.evaluation.pieces import Piece
-from meloformer.midi.chords import NO_CHORD, QUALITIES, QUALITY_TONES
+from meloformer.midi.chords import CHORD_TONES, NO_CHORD
 
 
 def pitch_class_entropy(piece: Piece, num_bars: int = 4) -> float:
@@ -41,10 +41,5 @@ def chord_share(piece: Piece) -> float:
     """
     chord = piece.chord[piece.bar[piece.is_pitched]]
     has_chord = chord != NO_CHORD
-    root, quality = np.divmod(chord[has_chord] - 1, len(QUALITIES))
-    above_root = (piece.pitch[piece.is_pitched][has_chord] - root) % 12
-    return float(_IS_TONE[quality, above_root].mean()) if len(root) else float("nan")
-
-
-_IS_TONE = np.array([[tone in QUALITY_TONES[quality] for tone in range(12)] for quality in QUALITIES])
-"""(18, 12) whether a chord of each quality has a tone so many semitones above its root."""
+    pitch_class = piece.pitch[piece.is_pitched][has_chord] % 12
+    return float(CHORD_TONES[chord[has_chord], pitch_class].mean()) if has_chord.any() else float("nan")

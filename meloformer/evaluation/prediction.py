@@ -140,8 +140,8 @@ def read_before(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     A CHORD ends the bar before it, which is therefore finished where the CHORD stands as a token, not yet where it
     is predicted; it counts as finished here, as for all tokens of the bar that the CHORD opens.
     """
-    document, bar = batch.document.cpu().numpy(), batch.bar.cpu().numpy()
+    document = batch.document.cpu().numpy()
     place = np.broadcast_to(np.arange(document.shape[1]), document.shape)
     opens = np.diff(document, axis=1, prepend=NO_DOCUMENT - 1) != 0
     first = np.maximum.accumulate(np.where(opens, place, 0), axis=1)
-    return place - first, bar - np.take_along_axis(bar, first, axis=1)
+    return place - first, batch.bar_of_document.cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from meloformer.evaluation.pieces import Piece
+from meloformer.midi.bars import is_empty
 
 
 def groove_consistency(piece: Piece) -> float:
@@ -34,7 +35,4 @@ def empty_bar_share(piece: Piece) -> float:
 
     Source: the empty bars of Dong et al., "MuseGAN", AAAI 2018, arXiv:1709.06298, over all instruments together.
     """
-    last_bar = np.searchsorted(piece.bar_edges, piece.onset + np.maximum(piece.duration, 1), side="left") - 1
-    change = np.bincount(piece.bar, minlength=piece.num_bars + 1)[: piece.num_bars + 1]
-    change = change - np.bincount(last_bar + 1, minlength=piece.num_bars + 1)[: piece.num_bars + 1]
-    return float((change.cumsum()[:-1] == 0).mean())
+    return float(is_empty(piece.onset, piece.onset + np.maximum(piece.duration, 1), piece.bar_edges).mean())

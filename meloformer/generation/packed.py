@@ -134,7 +134,7 @@ class PackedModel:
         self.norm = _norm(model.norm)
         self.token_embedding = model.token_embedding.weight.detach().float()
         self.instrument_embedding = model.instrument_embedding.weight.detach().float()
-        has_summaries = model.settings.summaries != "none"
+        has_summaries = model.settings.has_summaries
         self.summary_embedding = model.summary_embedding.detach().float()[None] if has_summaries else None
         self.to_logits = Projection(self.token_embedding)
         self._frequency = frequencies(model.settings.head_dim, model.settings.rope, self.device)

@@ -102,9 +102,20 @@ def empty_bars(score: Score) -> int:
         RejectError: As for :func:`bar_grid`.
     """
     grid = grid_of(score)
-    begun = np.searchsorted(score.onset_ticks, grid.start_ticks + grid.length_ticks)
-    latest_end = np.maximum.accumulate(np.append(0, score.onset_ticks + score.duration_ticks))
-    return int((latest_end[begun] <= grid.start_ticks).sum())
+    edges = np.append(grid.start_ticks, grid.end_ticks)
+    return int(is_empty(score.onset_ticks, score.onset_ticks + score.duration_ticks, edges).sum())
+
+
+def is_empty(onset: np.ndarray, end: np.ndarray, bar_edges: np.ndarray) -> np.ndarray:
+    """(B,) bool, of every bar whether no note sounds in it.
+
+    Args:
+        onset, end: (N,) of the notes, by onset.
+        bar_edges: (B + 1,) start of every bar and, last, the end of the piece.
+    """
+    begun = np.searchsorted(onset, bar_edges[1:])
+    latest_end = np.maximum.accumulate(np.append(0, end))
+    return latest_end[begun] <= bar_edges[:-1]
 
 
 def seconds_of(score: Score, ticks: np.ndarray | float) -> np.ndarray:

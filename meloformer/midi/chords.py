@@ -145,6 +145,18 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     return gain, load_name_table()
 
 
+def _chord_tones() -> np.ndarray:
+    tones = np.zeros((len(CHORD_NAMES), 12), dtype=bool)
+    for root in range(len(ROOTS)):
+        for number, quality in enumerate(QUALITIES):
+            tones[1 + _NUM_QUALITIES * root + number, (root + np.array(QUALITY_TONES[quality])) % 12] = True
+    return tones
+
+
+CHORD_TONES = _chord_tones()
+"""(217, 12) bool, of every chord number its pitch classes; none of ``N``."""
+
+
 def load_name_table() -> np.ndarray:
     """(4096,) int64: bits of the pitch classes above the bass -> 1 + 18 * (root above the bass) + quality, or 0."""
     path = Path(__file__).parent.parent / "data" / "chord_table.npy"

@@ -41,7 +41,7 @@ class FourPhaseAttention(nn.Module):
         self.regular_value = nn.Linear(dim, kv_dim, bias=False)
         self.regular_out = nn.Linear(dim, dim, bias=False)
         self.summary_out = None
-        self.has_summaries = settings.summaries != "none"
+        self.has_summaries = settings.has_summaries
         if not self.has_summaries:
             return
         self.summary_query = nn.Linear(dim, dim, bias=False)

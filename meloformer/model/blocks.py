@@ -33,7 +33,7 @@ class Block(nn.Module):
         dim = settings.dim
         self.checkpointing = settings.checkpointing
         self.regular_attention_norm = RMSNorm(dim)
-        self.summary_attention_norm = RMSNorm(dim) if settings.summaries != "none" else None
+        self.summary_attention_norm = RMSNorm(dim) if settings.has_summaries else None
         self.attention = FourPhaseAttention(settings, summary_goes_on=summary_goes_on)
         self.regular_ffn_norm = RMSNorm(dim)
         self.ffn = SwiGLU(dim, settings.ffn_dim)

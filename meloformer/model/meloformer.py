@@ -35,7 +35,7 @@ class MeloFormer(nn.Module):
         self.vocabulary = vocabulary or Vocabulary.default()
         self.token_embedding = nn.Embedding(len(self.vocabulary), settings.dim)
         self.instrument_embedding = nn.Embedding(NUM_INSTRUMENTS, settings.dim)
-        has_summaries = settings.summaries != "none"
+        has_summaries = settings.has_summaries
         if has_summaries:
             self.summary_embedding = nn.Parameter(torch.empty(settings.dim))
         last = settings.num_layers - 1
@@ -71,7 +71,7 @@ class MeloFormer(nn.Module):
         layout = layout or Layout.of(batch, self.settings, self.token_embedding.weight.dtype)
         regular = self.token_embedding(batch.ids) + self.instrument_embedding(batch.instrument)
         summary = regular[:, :0]
-        if self.settings.summaries != "none":
+        if self.settings.has_summaries:
             summary = self.summary_embedding.expand(*batch.bar_document.shape, -1)
         for layer in self.layers:
             regular, summary = layer(regular, summary, layout)

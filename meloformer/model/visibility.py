@@ -9,14 +9,14 @@ A head family is one function from a batch to a key (equal keys see each other),
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from meloformer.model.batch import NO_DOCUMENT, Batch
-from meloformer.settings import HEAD_FAMILIES, HeadFamily, ModelSettings, TypeRule
+from meloformer.settings import HEAD_FAMILIES, HeadFamily, ModelSettings, Summaries, TypeRule
 from meloformer.tokens.attributes import GLOBAL
 from meloformer.tokens.vocabulary import NOTE_TYPES, NUM_TOKEN_TYPES, TokenType
 
@@ -94,7 +94,7 @@ def register_family(name: HeadFamily, key: Callable[[KnowsPlaces], Any]) -> None
 
 def families_with_summaries(settings: ModelSettings) -> frozenset[HeadFamily]:
     """The families of the settings that read summaries, where there are any."""
-    return frozenset(settings.heads) & frozenset(READS_SUMMARIES if settings.summaries != "none" else ())
+    return frozenset(settings.heads) & frozenset(READS_SUMMARIES if settings.has_summaries else ())
 
 
 def regular_masks(batch: Batch, settings: ModelSettings) -> dict[HeadFamily, Tensor]:
@@ -146,7 +146,7 @@ def finished_mask(batch: Batch) -> Tensor:
     return same & (bars < batch.bar[:, :, None])
 
 
-def summary_mask(batch: Batch, summaries: Literal["full", "bar", "none"] = "full") -> Tensor:
+def summary_mask(batch: Batch, summaries: Summaries = "full") -> Tensor:
     """(B, M, M) which summaries a summary sees (phase SS): of its document, up to its own; with ``bar`` only itself."""
     if summaries == "bar":
         return _itself(batch.bar_document).expand(len(batch.ids), -1, -1)

@@ -20,6 +20,7 @@ from meloformer.settings.model import (
     ModelSettings,
     Size,
     SizeRow,
+    Summaries,
     TypeRule,
     equal_heads,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Settings",
     "Size",
     "SizeRow",
+    "Summaries",
     "TokenSettings",
     "TrainingSettings",
     "TypeName",

@@ -20,6 +20,7 @@ def _is_family(name: str) -> str:
 
 
 HeadFamily = Annotated[str, AfterValidator(_is_family)]
+Summaries = Literal["full", "bar", "none"]
 TypeRule = Literal[True, "later"]
 """The rule of types as it was published first, or as it was published later."""
 
@@ -70,7 +71,7 @@ class ModelSettings(Section):
     """Hide types of tokens from each other: ``true`` as published first (T and P see T P, V sees V, D nothing of other
     notes), ``"later"`` as published later (T and V see all, P sees T P, D sees T P D). The prototype learnt better
     without."""
-    summaries: Literal["full", "bar", "none"] = "full"
+    summaries: Summaries = "full"
     """``full``: the summary of a bar reads its bar and earlier summaries; ``bar``: only its bar; ``none``: there are no
     summaries, and no weights for them."""
     bar_offsets: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 4)
@@ -118,6 +119,11 @@ class ModelSettings(Section):
         if 0 not in self.bar_offsets:
             raise ValueError("bar_offsets must contain 0, the bar itself")
         return self
+
+    @property
+    def has_summaries(self) -> bool:
+        """Whether there are any."""
+        return self.summaries != "none"
 
     @property
     def num_heads(self) -> int:

@@ -111,7 +111,7 @@ def _key_of(sources: Iterable[Source]) -> str:
 
 def _filtered_pieces(folder: Path, settings: Settings, vocabulary: Vocabulary) -> Pieces:
     """The files that ``filter`` kept, read again."""
-    manifest = read_manifest(folder, FilterManifest, hint=_FILTER_AGAIN)
+    manifest = read_manifest(folder, FilterManifest, command="meloformer filter")
     path = folder / LIST_FILE
     sources: list[Source] = []
     expected_sha256: list[bytes] = []

@@ -98,24 +98,28 @@ def format_of(folder: Path) -> str | None:
 
 
 def read_manifest(
-    folder: Path, model: type[ManifestType], *, error: type[MeloFormerError] = InputError, hint: str
+    folder: Path, model: type[ManifestType], *, error: type[MeloFormerError] = InputError, command: str
 ) -> ManifestType:
     """The manifest of a folder.
 
     Args:
         folder: What a stage wrote.
         model: Which manifest it must have.
-        error, hint: What to raise otherwise, and the command that repairs it.
+        error: What to raise otherwise.
+        command: What makes such a folder.
     Raises:
         MeloFormerError: As ``error`` says: there is no manifest, one of another stage or version, or a damaged one.
     """
     path = folder / MANIFEST_FILE
     wanted = model.model_fields["format"].default
+    hint = f"make the {_NAME_OF[wanted]} again with `{command}`"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
-        first_time = hint.replace(" again", "")
-        raise error(f"{folder} holds no {_NAME_OF[wanted]} ({MANIFEST_FILE}: {problem.strerror})", first_time) from None
+        raise error(
+            f"{folder} holds no {_NAME_OF[wanted]} ({MANIFEST_FILE}: {problem.strerror})",
+            f"make the {_NAME_OF[wanted]} with `{command}`",
+        ) from None
     except ValueError as problem:
         raise error(f"{path} is no manifest ({problem})", hint) from None
     if not isinstance(record, dict) or record.get("format") != wanted:

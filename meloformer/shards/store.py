@@ -105,7 +105,7 @@ def open_shards(path: Path) -> ShardFolder:
     """
     if not path.is_dir():
         raise InputError(f"there are no shards at {path}", f"make them with `meloformer pack MIDI_FOLDER --out {path}`")
-    manifest = read_manifest(path, ShardManifest, error=ShardError, hint=AGAIN)
+    manifest = read_manifest(path, ShardManifest, error=ShardError, command="meloformer pack")
     vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
     if vocabulary.sha256 != manifest.vocabulary_sha256:
         raise ShardError(

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from threading import Thread
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from meloformer.errors import MeloFormerError, RankError
+from meloformer.interruption import end_with_the_parent
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.nested import to_arrays, to_tensors
@@ -158,18 +158,7 @@ def _settle(_worker: int) -> None:
     """Ctrl-C reaches every process of a terminal, but when to end is for the one that trains; or for its death."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    Thread(target=_end_with_the_run, daemon=True).start()
-
-
-def _end_with_the_run() -> None:
-    """End this process when the one that trains has died.
-
-    A worker notices by itself too, but then waits for somebody to read what it has made ready.
-    """
-    trains = multiprocessing.parent_process()
-    assert trains is not None
-    trains.join()
-    os._exit(1)
+    end_with_the_parent()  # a worker notices by itself too, but then waits for somebody to read what it has made ready
 
 
 def _as_it_is(made: Any) -> Any:

@@ -27,7 +27,19 @@ from meloformer.model.flex import FlexPath
 from meloformer.model.layout import DENSE_UP_TO, Layout
 from meloformer.model.meloformer import MeloFormer
 from meloformer.settings import HeadFamily, ModelSettings
-from tests.model.paths import ALL_FAMILIES, BATCHES, NAMES, Outcome, inputs_of, outcome, piece, random_row, settings_of
+from tests.model.paths import (
+    ALL_FAMILIES,
+    BATCHES,
+    NAMES,
+    PRECISION,
+    Outcome,
+    assert_close,
+    inputs_of,
+    outcome,
+    piece,
+    random_row,
+    settings_of,
+)
 
 HEADS: tuple[dict[HeadFamily, int], ...] = (
     ALL_FAMILIES,
@@ -35,8 +47,6 @@ HEADS: tuple[dict[HeadFamily, int], ...] = (
     {"track": 3, "ensemble": 2, "union": 3},
 )
 NO_SUMMARIES = {"summaries": "none"}
-PRECISION = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
-"""Largest difference by the largest value; of outputs and of each gradient."""
 compiling = [
     pytest.mark.usefixtures("fresh_compiler"),
     # PyTorch warns of itself where it imports its compiler.
@@ -113,17 +123,6 @@ def dense_outcome(batch: Batch, settings: ModelSettings, inputs: list[Tensor]) -
     """Of the reference in fp64, on the CPU."""
     on_cpu = replace(batch, **{name: value.cpu() for name, value in vars(batch).items() if isinstance(value, Tensor)})
     return outcome(DensePath.of(on_cpu, settings, torch.float64), [each.cpu().double() for each in inputs])
-
-
-def assert_close(found: Outcome, wanted: Outcome, dtype: torch.dtype) -> None:
-    pairs = [*zip(("summarised", "updated"), found.outputs, wanted.outputs, strict=True)]
-    pairs += [(f"gradient of {name}", found.gradients[name], wanted.gradients[name]) for name in NAMES]
-    largest_gradient = max(float(each.abs().max()) for each in wanted.gradients.values())
-    for name, one, other in pairs:
-        assert one.dtype == dtype
-        assert one.isfinite().all(), name
-        scale = largest_gradient if name.startswith("gradient") else float(other.abs().max())
-        assert float((one.cpu().double() - other).abs().max()) <= PRECISION[dtype] * scale, name
 
 
 def assert_outputs(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from shutil import copytree
-from typing import Any
 
 import pytest
 import torch
@@ -41,18 +42,17 @@ def test_shards_that_cannot_be_trained_on_are_refused(
     assert tiny_shards.exists()
 
 
+def spoil_losses(monkeypatch: pytest.MonkeyPatch, factor_of: Callable[[int], float]) -> None:
+    """Multiply the losses of the first, second, ... pass."""
+    calls = count(1)
+    original = step_module.target_losses
+    monkeypatch.setattr(step_module, "target_losses", lambda *given: original(*given) * factor_of(next(calls)))
+
+
 def test_ten_steps_in_a_row_that_are_not_finite_end_the_run_and_the_last_good_checkpoint_is_named(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 0
-    original = step_module.target_losses
-
-    def bad_from_the_seventh_on(*arguments: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        return original(*arguments) * (torch.nan if calls > 6 else 1)
-
-    monkeypatch.setattr(step_module, "target_losses", bad_from_the_seventh_on)
+    spoil_losses(monkeypatch, lambda call: torch.nan if call > 6 else 1)
     settings = settings_with("training.steps=30", "training.checkpoint_every=4", "training.eval_every=30")
     with pytest.raises(MeloFormerError, match=r"the loss is nan.*10 steps in a row.*step-000004, with --resume"):
         train(tiny_shards, tmp_path / "run", settings)
@@ -63,15 +63,7 @@ def test_ten_steps_in_a_row_that_are_not_finite_end_the_run_and_the_last_good_ch
 def test_one_bad_step_is_counted_and_the_run_goes_on(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 0
-    original = step_module.target_losses
-
-    def once_bad(*arguments: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        return original(*arguments) * (torch.inf if calls == 3 else 1)
-
-    monkeypatch.setattr(step_module, "target_losses", once_bad)
+    spoil_losses(monkeypatch, lambda call: torch.inf if call == 3 else 1)
     result = train(tiny_shards, tmp_path / "run", settings_with())
     assert (result.step, result.skipped) == (6, 1)
     assert len(losses_of(tmp_path / "run")) == 5
