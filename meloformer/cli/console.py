@@ -7,12 +7,15 @@ import functools
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec, Protocol
+from types import FrameType
+from typing import Any, NoReturn, ParamSpec, Protocol
 
 import typer
 from rich.console import Console
@@ -133,8 +136,9 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        heard: list[int] = []
         try:
-            with warnings.catch_warnings():
+            with _heard_interrupts(heard), warnings.catch_warnings():
                 warnings.simplefilter("default", UserWarning)
                 warnings.showwarning = lambda message, *_args, **_kwargs: say(f"warning: {message}")
                 command(*args, **kwargs)
@@ -144,9 +148,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
         except MeloFormerError as error:
             _fail(str(error), 1)
         except KeyboardInterrupt as stop:
-            message = str(stop) or "interrupted; to start over:"
-            again = f" {shlex.join(['meloformer', *sys.argv[1:]])}" if message.endswith(":") else ""
-            _fail(message + again, INTERRUPTED)
+            _fail_interrupted(str(stop))
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
@@ -155,6 +157,8 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             advice = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
             _fail(f"{error.strerror or error}{where}{advice}", 1)
         except Exception as error:
+            if heard:  # while a package was loading, which then broke in its own way
+                _fail_interrupted()
             if os.environ.get("MELOFORMER_DEBUG"):
                 raise
             kind = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -163,7 +167,34 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def _fail(message: str, code: int) -> None:
+@contextmanager
+def _heard_interrupts(heard: list[int]) -> Iterator[None]:
+    """Note every SIGINT, which interrupts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        signal.default_int_handler(number, frame)
+
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
+
+
+def _fail_interrupted(message: str = "") -> NoReturn:
+    message = message or "interrupted; to start over:"
+    again = f" {shlex.join(['meloformer', *sys.argv[1:]])}" if message.endswith(":") else ""
+    _fail(message + again, INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
     one_line = " ".join(message.splitlines())
     _err.print(f"[bold red]error:[/] {escape(one_line)}" if code != INTERRUPTED else escape(one_line))
     raise typer.Exit(code)

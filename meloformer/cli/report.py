@@ -12,10 +12,23 @@ if TYPE_CHECKING:
 
 
 def show_report(report: Report, out: Path, *, as_json: bool, quiet: bool) -> None:
-    """Print counts, splits and the reasons of the rejects; they add up to the number of inputs."""
+    """Print counts, splits and the reasons of the rejects; they add up to the number of inputs.
+
+    Raises:
+        InputError: There were files, and none was kept.
+    """
+    from meloformer.errors import InputError
+
     if as_json:
         console.json_result({"out": str(out), **report.to_dict()})
-        return
+    else:
+        _show_tables(report, out, quiet=quiet)
+    if report.inputs and not report.kept:
+        told = next(path for path in (out / "rejects.jsonl", out / "manifest.jsonl") if path.is_file())
+        raise InputError(f"none of {report.inputs:,} files was kept", f"{told} says why, file by file")
+
+
+def _show_tables(report: Report, out: Path, *, quiet: bool) -> None:
     if report.resumed:
         console.say(f"went on behind {report.resumed:,} files that an interrupted run had done", quiet=quiet)
     if report.discarded:
@@ -36,6 +49,4 @@ def show_report(report: Report, out: Path, *, as_json: bool, quiet: bool) -> Non
     if report.num_notes:
         facts = f"{report.num_tokens:,} tokens, {report.num_notes:,} notes, {report.tokens_per_note:.2f} tokens a note"
         console.result(facts)
-    if report.inputs and not report.kept:
-        console.say(f"nothing was kept: {out / 'rejects.jsonl'} says why, file by file", quiet=quiet)
     console.say(f"wrote {out}", quiet=quiet)

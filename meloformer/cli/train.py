@@ -117,6 +117,7 @@ def train_command(
         if settings.training.init is not None and not resume:
             settings = _with_model_of(settings, settings.training.init, quiet=quiet)
         from meloformer.training.plan import ignored_settings
+        from meloformer.training.run_folder import refuse_existing, refuse_missing
 
         without_effect = ignored_settings(settings.training, ranks.device(settings.training.device))
         without_effect += _foreign(overrides or [])
@@ -125,6 +126,8 @@ def train_command(
         for sentence in without_effect:
             console.say(f"warning: {sentence}", quiet=quiet)
         if dry_run:
+            if out is not None and ranks.is_first:
+                (refuse_missing if resume else refuse_existing)(out)
             _show_plan(settings, ranks, as_json=as_json)
             return
         (run, *_) = ranks.gathered(out or _next_run(settings.model.size))
@@ -152,6 +155,7 @@ def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json
     from meloformer.errors import RankError
     from meloformer.training.distributed import command_to_go_on
     from meloformer.training.loop import train
+    from meloformer.training.run_folder import SETTINGS_FILE
 
     shards = settings.training.shards
     again = command_to_go_on(shards, run, ranks)
@@ -168,6 +172,10 @@ def _train(run: Path, settings: Settings, ranks: Ranks, *, resume: bool, as_json
             )
     except RankError as error:
         raise RankError(error.message, f"{error.hint + '; ' if error.hint else ''}go on with: {again}") from None
+    except KeyboardInterrupt as stop:
+        if not (run / SETTINGS_FILE).is_file():
+            raise
+        raise KeyboardInterrupt(f"interrupted at once, without a checkpoint; go on with: {again}") from stop
     if not ranks.is_first:
         return finished.interrupted
     if finished.interrupted:

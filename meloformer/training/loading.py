@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from meloformer.errors import MeloFormerError, RankError
-from meloformer.interruption import end_with_the_parent
+from meloformer.interruption import end_with_the_parent, stop_signals
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.nested import to_arrays, to_tensors
@@ -129,8 +129,11 @@ def prepared_passes(
         generator=torch.Generator(),  # else the seeds of the workers are drawn from the run's own
         **ahead,
     )
-    iterator: Any = iter(passes)
+    with stop_signals() as stop:  # a process that is half started would complain
+        iterator: Any = iter(passes)
     try:
+        if stop.is_set():
+            raise KeyboardInterrupt
         yield _told(iterator, device)
     finally:
         if workers:

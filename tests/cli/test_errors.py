@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -237,3 +239,33 @@ def test_a_damaged_vocabulary_is_named_with_the_next_command(meloformer: Run, so
 def test_infinity_is_no_setting(meloformer: Run, shards: Path) -> None:
     assert_one_line(meloformer("train", shards, "--set", "training.learning_rate=inf"), "training.learning_rate")
     assert_one_line(meloformer("train", shards, "--device", "meta"), "meta", "--device cpu")
+
+
+def test_a_folder_of_which_nothing_is_kept_is_an_error_that_names_the_reasons(meloformer: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/song.mid").write_text("no music")
+    for command in ("pack", "filter"):
+        done = meloformer(command, "bad", "--out", command, "--json")
+        assert json.loads(done.stdout)["kept"] == 0
+        assert_one_line(done._replace(stdout=""), "none of 1 files was kept", "says why, file by file")
+
+
+def test_a_dry_run_refuses_the_folder_that_the_run_would_refuse(meloformer: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").write_text("mine")
+    assert_one_line(meloformer("train", "shards", "--dry-run", "--out", "run"), "run exists already")
+    assert_one_line(meloformer("train", "shards", "--dry-run", "--resume", "--out", "run"), "no run to resume")
+
+
+def test_an_interrupt_that_a_package_swallows_while_it_loads_is_no_bug() -> None:
+    @console.reports_errors
+    def command() -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise AttributeError("half loaded")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(typer.Exit) as end:
+        command()
+    assert end.value.exit_code == console.INTERRUPTED
+    assert signal.getsignal(signal.SIGINT) is before

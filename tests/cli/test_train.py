@@ -13,6 +13,7 @@ from meloformer.cli.train import ProgressObserver
 from meloformer.midi.read import read_midi
 from meloformer.settings_file import load_settings
 from meloformer.tokens.quantise import quantise
+from meloformer.training import loop
 from meloformer.training.loss import Evaluation
 from tests.cli.conftest import Run, result_of
 
@@ -69,3 +70,16 @@ def test_a_dry_run_predicts_the_memory_of_a_step_where_it_can(meloformer: Run, s
     assert told["total"] == pytest.approx(sum(parts.values()), abs=len(parts) / 2)
     narrow = result_of(meloformer, *plan, "--set", "model.dim=32")
     assert narrow["predicted_memory_mib"] == "unknown: its heads are too narrow"
+
+
+def test_a_run_that_is_interrupted_at_once_says_how_to_go_on(
+    meloformer: Run, shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)  # as a second Ctrl-C does
+    words = (*SMALL, "--steps", "3", "--out", "run", "--set", "training.eval_every=1", "--quiet")
+    done = meloformer("train", shards, *words)
+    assert done.returncode == 130
+    assert "without a checkpoint; go on with: meloformer train shards --out run --resume" in done.stderr

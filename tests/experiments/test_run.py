@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments import run, table
+from experiments import run, table, train
 from experiments.config import load_experiment, names
 from experiments.results import read_results
 from experiments.table import PAGE, latest, with_spread
@@ -19,6 +20,13 @@ from tests.training.conftest import tiny_shards as tiny_shards  # a fixture
 
 SMALL = ("model.num_layers=1", "model.dim=32", "model.ffn_dim=48", "training.seq_len=128", "training.batch_size=2")
 WORDS = [word for text in (*SMALL, "training.device=cpu") for word in ("--set", text)]
+
+
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the clock takes 20 ms, and so does a step, on any machine."""
+    ticks = count()
+    monkeypatch.setattr(train, "_clock", lambda _device: lambda: next(ticks) * 0.02)
 
 
 def test_two_variants_are_trained_measured_written_down_and_not_run_again(
@@ -56,6 +64,7 @@ def test_two_variants_are_trained_measured_written_down_and_not_run_again(
     assert plain != ours
 
 
+@pytest.mark.usefixtures("steady_clock")
 def test_equal_time_ends_by_the_clock(tiny_shards: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     words = ["positions", "--shards", str(tiny_shards), "--results", str(results), "--seeds", "0", *WORDS]
@@ -66,6 +75,7 @@ def test_equal_time_ends_by_the_clock(tiny_shards: Path, tmp_path: Path) -> None
     assert record["steps"] > 2
 
 
+@pytest.mark.usefixtures("steady_clock")
 def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(tiny_shards: Path, tmp_path: Path) -> None:
     words = ["positions", "--shards", str(tiny_shards), "--seeds", "0", "--variants", "time", *WORDS]
     alone, both = tmp_path / "alone.jsonl", tmp_path / "both.jsonl"
