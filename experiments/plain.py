@@ -13,7 +13,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from meloformer.model.batch import Batch
 from meloformer.model.ffn import SwiGLU
 from meloformer.model.layout import Layout
-from meloformer.model.meloformer import INIT_STD
+from meloformer.model.meloformer import INIT_STD, MeloFormer
 from meloformer.model.norm import RMSNorm
 from meloformer.model.rope import Rotation, rotate, rotation
 from meloformer.settings import ModelSettings
@@ -92,6 +92,37 @@ class PlainTransformer(nn.Module):
     def _rotation(self, batch: Batch) -> Rotation:
         position = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
         return rotation(position, batch.time, self.settings.head_dim, self.settings.rope)
+
+
+SHORT_NAMES = {
+    "embedding.weight": "token_embedding.weight",
+    ".query.": ".attention.regular_query.",
+    ".key.": ".attention.regular_key.",
+    ".value.": ".attention.regular_value.",
+    ".out.": ".attention.regular_out.",
+    ".norms.0.": ".regular_attention_norm.",
+    ".norms.1.": ".regular_ffn_norm.",
+}
+"""Part of a parameter's name here -> in MeloFormer."""
+
+
+def as_meloformer(plain: PlainTransformer) -> MeloFormer:
+    """The same function as a MeloFormer, with the same weights: its heads see the whole document, and no summaries.
+
+    Needs the family ``document`` of ``experiments/families.py``.
+    """
+    heads = {"heads": {"document": plain.settings.num_heads}, "summaries": "none"}
+    settings = plain.settings.model_copy(update=heads)
+    model = MeloFormer(settings, plain.vocabulary)
+    model.load_state_dict({name_in_meloformer(name): weight for name, weight in plain.state_dict().items()})
+    return model.to(plain.device)
+
+
+def name_in_meloformer(name: str) -> str:
+    """What a parameter of the plain transformer is called in MeloFormer."""
+    for short, whole in SHORT_NAMES.items():
+        name = whole if name == short else name.replace(short, whole) if short.startswith(".") else name
+    return name
 
 
 def plain_attention(query_BTHE: Tensor, key: Tensor, value: Tensor) -> Tensor:

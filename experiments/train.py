@@ -77,6 +77,7 @@ class Outcome:
     curve: list[dict[str, float]]
     """Before the learning rate fell: ``steps``, ``seconds`` and ``nats_per_note`` on the first ``CURVE_ROWS`` rows of
     the validation split."""
+    model: MeloFormer | PlainTransformer
 
 
 def train_variant(
@@ -125,6 +126,7 @@ def train_variant(
             prediction=prediction,
             evaluation_seconds=ended.clock() - started,
             curve=list(run.curve),
+            model=ended.model,
         )
 
 

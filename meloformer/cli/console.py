@@ -41,6 +41,12 @@ def say(text: str, *, quiet: bool = False) -> None:
         _err.print(escape(text))
 
 
+def say_recovered(name: str, recovered: str | None, *, quiet: bool) -> None:
+    """What was wrong with a file that was read nevertheless, if anything was."""
+    if recovered:
+        say(f"{name} is damaged: {recovered}; what could be read is taken", quiet=quiet)
+
+
 def result(text: str) -> None:
     """Plain text on stdout, exactly as it is."""
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")

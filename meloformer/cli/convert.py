@@ -20,8 +20,8 @@ STANDARD = Path("-")
 """The standard input or output."""
 
 
-def read_piece(source: str, settings: Settings, vocabulary: Vocabulary) -> np.ndarray:
-    """(T,) ids of one music file, unjudged.
+def read_piece(source: str, settings: Settings, vocabulary: Vocabulary, *, quiet: bool) -> np.ndarray:
+    """(T,) ids of one music file, unjudged; says so if it is damaged.
 
     Raises:
         InputError: There is not exactly one piece at ``source``.
@@ -32,6 +32,7 @@ def read_piece(source: str, settings: Settings, vocabulary: Vocabulary) -> np.nd
     from meloformer.tokens.encode import encode
 
     score = read_source(source, max_bytes=settings.filter.max_file_bytes, sustain=settings.tokens.sustain)
+    console.say_recovered(source, score.recovered, quiet=quiet)
     try:
         return encode(score, vocabulary, chords=settings.tokens.chords)
     except RejectError as error:
@@ -65,7 +66,7 @@ def midi2txt_command(
 
     out = None if out == STANDARD else out
     _refuse_same(Path(source), out)
-    text = to_text(read_piece(source, load_settings(config, overrides), Vocabulary.default()))
+    text = to_text(read_piece(source, load_settings(config, overrides), Vocabulary.default(), quiet=quiet))
     if out is not None:
         write_text(out, text)
         console.say(f"wrote {out}", quiet=quiet)
@@ -99,8 +100,10 @@ def txt2midi_command(
     try:
         data = sys.stdin.buffer.read() if source == STANDARD else source.read_bytes()
         text = data.decode("utf-8-sig")  # some editors write a mark at the start
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{source} is no text", "HID text is what midi2txt writes") from None
     target = out or source.with_suffix(".mid")
     _refuse_same(source, target)
     if out is None and target.exists():

@@ -39,6 +39,8 @@ RECIPE = (
 
 PIECES = {"chorale": "choir", "quartet": "violin,viola,cello"}
 """Name of a piece -> the instruments that play it."""
+BY_PACKAGED = "-packaged"
+"""Ends the names of those that the model of the package writes."""
 
 
 @console.reports_errors
@@ -53,7 +55,8 @@ def demo_command(
 ) -> None:
     """The whole road in minutes: public-domain music in, a tiny model, new music out.
 
-    Needs no files and no GPU. An earlier demo in the same folder is replaced.
+    Needs no files and no GPU. Beside the pieces of the tiny model stand those of the model that the package brings
+    along, which was trained for longer. An earlier demo in the same folder is replaced.
     """
     from meloformer.settings_file import load_settings
     from meloformer.shards.pipeline import pack_pieces
@@ -67,7 +70,8 @@ def demo_command(
     console.say(f"2/3  training a model of size {settings.model.size}", quiet=quiet)
     finished = _train(out, settings, quiet=quiet)
     bars = settings.generation.bars
-    console.say(f"3/3  writing {len(PIECES)} pieces of {bars} {'bar' if bars == 1 else 'bars'}", quiet=quiet)
+    length = f"{bars} {'bar' if bars == 1 else 'bars'}"
+    console.say(f"3/3  writing {len(PIECES)} pieces of {length} by it, and by the model of the package", quiet=quiet)
     records = _write(out, settings, quiet=quiet)
     shutil.copyfile(out / "run" / "loss.png", out / "loss.png")
     if as_json:
@@ -75,8 +79,8 @@ def demo_command(
         console.json_result({**facts, "loss_curve": str(out / "loss.png")})
         return
     show_result(finished, as_json=False)
-    rows = [(record["file"], record["bars"], record["notes"], record["picture"]) for record in records]
-    console.table("new pieces", ("file", "bars", "notes", "piano roll"), rows)
+    rows = [[record[name] for name in ("file", "model", "bars", "notes", "picture")] for record in records]
+    console.table("new pieces", ("file", "model", "bars", "notes", "piano roll"), rows)
     console.result(f"loss curve: {out / 'loss.png'}   model: {out / 'run'}")
 
 
@@ -92,7 +96,8 @@ def _refuse_foreign(out: Path) -> None:
     elsewhere = "choose another --out"
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file, not a folder", elsewhere)
-    pieces = {f"{name}{suffix}" for name in PIECES for suffix in (".mid", ".png", ".html", ".wav")}
+    names = [*PIECES, *(name + BY_PACKAGED for name in PIECES)]
+    pieces = {f"{name}{suffix}" for name in names for suffix in (".mid", ".png", ".html", ".wav")}
     parts = {out: {"shards", "run", "loss.png", *pieces}, out / "run": set(RUN_PARTS)}
     for folder, known in parts.items():
         foreign = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
@@ -114,20 +119,26 @@ def _train(out: Path, settings: Settings, *, quiet: bool) -> TrainResult:
 
 
 def _write(out: Path, settings: Settings, *, quiet: bool) -> list[dict[str, Any]]:
-    """Write one piece for each of ``PIECES``, or all for the instruments that the settings name."""
+    """Write one piece for each of ``PIECES``, or all for the instruments that the settings name, by either model."""
     from meloformer.generation.generate import generate
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import load
+    from meloformer.model.weights import PACKAGED, load
 
-    model = load(out / "run", device=choose_device(settings.generation.device))
-    pieces = []
+    sources = {"": out / "run", BY_PACKAGED: Path(PACKAGED)}
+    chosen = settings.generation.model_copy(update={"num": 1})
+    records: list[dict[str, Any]] = []
     with console.progress("bars", quiet=quiet) as bar:
-        for number, instruments in enumerate(PIECES.values()):
-            wished = {"instruments": settings.generation.instruments or instruments, "num": 1}
+        for ending, source in sources.items():
+            model = load(source, device=choose_device(settings.generation.device))
+            for name, instruments in PIECES.items():
 
-            def update(done: int, total: int, before: int = number) -> None:
-                bar(before * total + done, len(PIECES) * total)
+                def update(done: int, total: int, before: int = len(records)) -> None:
+                    bar(before * total + done, len(sources) * len(PIECES) * total)
 
-            chosen = settings.generation.model_copy(update=wished)
-            pieces += generate(model, settings=chosen, progress=update)
-    return write_pieces(pieces, model, out, list(PIECES), settings.render)
+                wished = chosen.model_copy(update={"instruments": chosen.instruments or instruments})
+                if ending == BY_PACKAGED:  # it was trained on whole pieces
+                    wished = wished.model_copy(update={"context": None})
+                pieces = generate(model, settings=wished, progress=update)
+                made = write_pieces(pieces, model, out, [name + ending], settings.render)
+                records += [{**record, "model": str(source)} for record in made]
+    return records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 @console.reports_errors
 def generate_command(
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="A run, a checkpoint or a .safetensors; else the newest run.")
+        Path | None,
+        typer.Option("--checkpoint", help="A run, a checkpoint, a .safetensors, or packaged; else the newest run."),
     ] = None,
     bars: Annotated[int | None, typer.Option("--bars", help="Exactly this many bars, with those of a primer.")] = None,
     num: Annotated[int | None, typer.Option("--num", help="Number of pieces, written side by side.")] = None,
@@ -82,7 +84,10 @@ def generate_command(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write new music: a MIDI file and a piano roll for every piece; with --port play it meanwhile."""
+    """Write new music: a MIDI file and a piano roll for every piece; with --port play it meanwhile.
+
+    Where nothing has been trained in runs/, the model that the package brings along writes (--checkpoint packaged).
+    """
     from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
 
@@ -97,13 +102,16 @@ def generate_command(
     given |= {f"render.{name}": value for name, value in rendering.items()}
     settings = load_settings(config, overrides, given)
     check_wishes(settings.render)
-    source = checkpoint or newest_run(Path("runs"))
 
     from meloformer.generation.generate import generate
     from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import best_checkpoint, checkpoints_of, load
+    from meloformer.model.weights import PACKAGED, best_checkpoint, checkpoints_of, load
 
+    source = checkpoint or newest_run(Path("runs"))
+    if source is None:
+        source = Path(PACKAGED)
+        console.say("nothing has been trained in runs/: the model of the package writes", quiet=quiet)
     if (best := best_checkpoint(source)) not in (None, *checkpoints_of(source)[:1]):
         console.say(f"the newest checkpoint of {source} plays; {best} has the lowest validation loss", quiet=quiet)
     model = load(source, device=choose_device(settings.generation.device))
@@ -114,8 +122,7 @@ def generate_command(
         return
     with console.progress("bars", quiet=quiet) as bar:
         pieces = generate(model, settings=settings.generation, progress=bar)
-    first = settings.generation.seed
-    names = [f"seed{first}-{number}" for number in range(1, len(pieces) + 1)]
+    names = _free_names(out, settings.generation.seed, len(pieces))
     records = write_pieces(pieces, model, out, names, settings.render)
     for record in records:
         _remark(record, quiet=quiet)
@@ -147,7 +154,7 @@ def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_
     ids, facts, was_stopped = live.play_while_generating(model, settings, quiet=quiet)
     if ids is None:
         raise KeyboardInterrupt("interrupted before the first bar, so nothing is kept")
-    (record,) = write_pieces([ids], model, out, [f"seed{settings.generation.seed}-1"], settings.render)
+    (record,) = write_pieces([ids], model, out, _free_names(out, settings.generation.seed, 1), settings.render)
     _remark(record, quiet=quiet)
     if was_stopped:
         raise KeyboardInterrupt(f"stopped in bar {facts['played_bars']}; what was played is in {record['file']}")
@@ -193,6 +200,16 @@ def write_pieces(
     return records
 
 
+def _free_names(out: Path, seed: int, num: int) -> list[str]:
+    """``seed0-1`` and so on; ``seed0-1-take2`` where an earlier piece has that name, which is never replaced."""
+    for take in count(1):
+        ending = "" if take == 1 else f"-take{take}"
+        names = [f"seed{seed}-{number}{ending}" for number in range(1, num + 1)]
+        if not any((out / f"{name}.mid").exists() for name in names):
+            return names
+    raise AssertionError("count() ends")
+
+
 def make_folder(out: Path) -> None:
     """A folder for pieces, made before the work begins.
 
@@ -207,17 +224,7 @@ def make_folder(out: Path) -> None:
         raise OutputError(f"cannot write {out}: {error.strerror or error}", "choose another --out") from None
 
 
-def newest_run(runs: Path) -> Path:
-    """The run whose checkpoint was written last.
-
-    Raises:
-        InputError: There is none.
-    """
-    from meloformer.errors import InputError
-
+def newest_run(runs: Path) -> Path | None:
+    """The run whose checkpoint was written last, where there is any."""
     states = sorted(runs.glob("*/checkpoints/step-*/state.json"), key=lambda path: path.stat().st_mtime)
-    if not states:
-        raise InputError(
-            f"there is no trained model in {runs}/", "train one with `meloformer train`, or name it with --checkpoint"
-        )
-    return states[-1].parents[2]
+    return states[-1].parents[2] if states else None

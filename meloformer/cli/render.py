@@ -73,11 +73,12 @@ def _render(source: Source, beside: Path, settings: Settings, *, quiet: bool) ->
     from meloformer.render.render import render
 
     read = score_of(source, max_bytes=settings.filter.max_file_bytes, sustain=settings.tokens.sustain)
+    console.say_recovered(source.name, read.recovered, quiet=quiet)
     score = with_chords(read)
     assert score.chords is not None
     make_folder(beside.parent)
     made = render(score, beside, settings.render, title=beside.name)
-    facts = {"bars": len(score.chords), "notes": score.num_notes, **made}
+    facts = {"bars": len(score.chords), "notes": score.num_notes, "recovered": read.recovered, **made}
     if settings.render.port is not None:
         played = live.play_score(score, beside.name, settings, quiet=quiet)
         live.tell(played, quiet=quiet)

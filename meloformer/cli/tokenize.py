@@ -38,17 +38,17 @@ def tokenize_command(
     if out is None:
         if len(sources) != 1 or Path(sources[0]).is_dir():
             raise InputError("only the tokens of one file can be printed", "give --out tokens/ for more")
-        _print_tokens(sources[0], settings, vocabulary or Vocabulary.default(), as_json=as_json)
+        _print_tokens(sources[0], settings, vocabulary or Vocabulary.default(), as_json=as_json, quiet=quiet)
         return
     with console.progress("tokenize", quiet=quiet) as bar:
         report = tokenize_pieces(sources, out, settings, vocabulary, progress=bar)
     show_report(report, out, as_json=as_json, quiet=quiet)
 
 
-def _print_tokens(source: str, settings: Settings, vocabulary: Vocabulary, *, as_json: bool) -> None:
+def _print_tokens(source: str, settings: Settings, vocabulary: Vocabulary, *, as_json: bool, quiet: bool) -> None:
     from meloformer.cli.convert import read_piece
 
-    ids = read_piece(source, settings, vocabulary)
+    ids = read_piece(source, settings, vocabulary, quiet=quiet)
     names = [vocabulary.names[token_id] for token_id in ids]
     if as_json:
         console.json_result({"ids": ids.tolist(), "tokens": names})

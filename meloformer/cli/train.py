@@ -66,7 +66,8 @@ def train_command(
     batch_size: options.BatchSize = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; by default runs/SIZE-NUMBER.")] = None,
     init: Annotated[
-        Path | None, typer.Option("--init", metavar="RUN", help="Start from its weights: train on, on other music.")
+        Path | None,
+        typer.Option("--init", metavar="RUN", help="Start from its weights, or packaged: train on, on other music."),
     ] = None,
     max_hours: Annotated[
         float | None, typer.Option("--max-hours", help="End after so long, with a checkpoint.")

@@ -1,13 +1,15 @@
 """How much of a piece is copied: the longest run of notes that also stands in other pieces.
 
 Training transposes pieces, so a copy in another key is a copy. Drums are left out: a beat is common property.
-Two readings:
+Three readings:
 
 - ``texture``: all pitched notes of a piece, of all instruments, in the order (onset, program, pitch). A run is copied
   if every note has the same instrument and duration, and every note but the first the same interval and the same steps
   from the note before it.
 - ``line``: the pitched notes of one instrument in the order (onset, pitch), whichever program plays them; otherwise
   the same.
+- ``moving line``: the same without what is struck again: a note or chord of an instrument that is like the one before
+  it counts once, however often it comes.
 
 Rests longer than ``LONGEST_GAP`` are alike. Velocities do not count.
 
@@ -27,7 +29,7 @@ import numpy as np
 
 from meloformer.evaluation.pieces import Piece
 
-Reading = Literal["texture", "line"]
+Reading = Literal["texture", "line", "moving line"]
 LONGEST_GAP = 1023
 """Steps between two onsets, 21 bars of 4/4."""
 _BASE = 0x9E3779B97F4A7C15
@@ -112,14 +114,18 @@ class _Notes:
         columns = [_columns(piece, number, reading) for number, piece in enumerate(pieces)]
         empty = np.zeros((6, 0), dtype=np.int64)
         piece, sequence, onset, pitch, program, duration = np.concatenate([empty, *columns], axis=1)
-        starts = np.append(True, (np.diff(piece) != 0) | (np.diff(sequence) != 0))[: len(piece)]
-        edges = np.append(np.flatnonzero(starts), len(piece))
-        end = np.repeat(edges[1:], np.diff(edges))
         gap = np.minimum(np.diff(onset, prepend=0), LONGEST_GAP)
         interval = np.diff(pitch, prepend=0) + 128
+        kept = np.ones(len(piece), dtype=bool)
+        if reading == "moving line":
+            kept = ~_struck_again(np.stack([piece, sequence]), onset, np.stack([pitch, duration]))
         voice = program if reading == "texture" else np.zeros_like(program)
+        starts = np.append(True, (np.diff(piece) != 0) | (np.diff(sequence) != 0))[: len(piece)]
         alone = voice << 10 | duration
         follows = ((np.where(starts, 0, interval) << 10 | np.where(starts, 0, gap)) << 17) | alone
+        piece, alone, follows, starts = piece[kept], alone[kept], follows[kept], starts[kept]
+        edges = np.append(np.flatnonzero(starts), len(piece))
+        end = np.repeat(edges[1:], np.diff(edges))
         prefix = np.zeros(len(piece) + 1, dtype=np.uint64)
         np.cumsum(_mixed(follows) * _powers(_BASE, len(piece)), out=prefix[1:])
         return cls(piece, end, _mixed(~alone), prefix, _powers(_INVERSE, len(prefix)))
@@ -141,6 +147,25 @@ def _columns(piece: Piece, number: int, reading: Reading) -> np.ndarray:
     sequence = np.zeros_like(onset) if reading == "texture" else program
     columns = np.stack([np.full_like(onset, number), sequence, onset, pitch, program, piece.duration[own]])
     return columns if reading == "texture" else columns[:, np.lexsort((pitch, onset, program))]
+
+
+def _struck_again(place: np.ndarray, onset: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """(N,) bool, whether a note belongs to a chord that is like the chord before it; notes of one onset are a chord.
+
+    Args:
+        place: (2, N) piece and sequence.
+        onset: (N,)
+        sound: (2, N) pitch and duration; pitches rise in a chord.
+    """
+    opens = np.append(True, (np.diff(place) != 0).any(axis=0) | (np.diff(onset) != 0))[: len(onset)]
+    edges = np.append(np.flatnonzero(opens), len(onset))
+    size = np.diff(edges)
+    before = np.arange(len(onset)) - np.repeat(size, size)
+    is_like = (place[:, before] == place).all(axis=0) & (sound[:, before] == sound).all(axis=0) & (before >= 0)
+    again = np.zeros(len(size), dtype=bool)
+    if len(size):
+        again = np.logical_and.reduceat(is_like, edges[:-1]) & (size == np.append(0, size[:-1]))
+    return np.repeat(again, size)
 
 
 def _powers(base: int, count: int) -> np.ndarray:

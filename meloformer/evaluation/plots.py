@@ -110,9 +110,9 @@ def draw_distribution(axes: Axes, sets: dict[str, SetFigures], kind: str) -> Non
 
 
 def draw_copies(axes: Axes, report: Report) -> None:
-    """Of every set the share of its pieces that copy at least so many notes, for both readings."""
+    """Of every set the share of its pieces that copy at least so many notes, for every reading."""
     for name, comparison in report.compared.items():
-        for reading, style in zip(READINGS, ("-", ":"), strict=True):
+        for reading, style in zip(READINGS, ("-", ":", "--"), strict=True):
             runs = np.sort(comparison.copies[reading])[::-1]
             share = 100 * np.arange(1, len(runs) + 1) / len(runs)
             label = f"{LABELS[name]}, {reading}"

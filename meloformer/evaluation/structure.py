@@ -15,11 +15,12 @@ from meloformer.evaluation.harmony import chord_share, pitch_class_entropy
 from meloformer.evaluation.pieces import Piece
 from meloformer.evaluation.rhythm import empty_bar_share, groove_consistency
 from meloformer.evaluation.similarity import similarity_curve, similarity_error
-from meloformer.evaluation.texture import InstrumentFigures, instruments_of, mean_polyphony, mean_range
+from meloformer.evaluation.texture import InstrumentFigures, instruments_of, mean_polyphony, mean_range, num_guests
 
 PIECE_METRICS: dict[str, Callable[[Piece], float]] = {
     "pitch_class_entropy_1_bar": lambda piece: pitch_class_entropy(piece, 1),
     "pitch_class_entropy_4_bars": lambda piece: pitch_class_entropy(piece, 4),
+    "pitch_class_entropy_16_bars": lambda piece: pitch_class_entropy(piece, 16),
     "groove_consistency": groove_consistency,
     "chord_share": chord_share,
     "empty_bar_share": empty_bar_share,
@@ -27,9 +28,10 @@ PIECE_METRICS: dict[str, Callable[[Piece], float]] = {
     "range_semitones": mean_range,
     "notes_per_bar": lambda piece: piece.num_notes / piece.num_bars,
     "instruments": lambda piece: float(len(piece.programs)),
+    "guests": num_guests,
 }
 """Name -> figure of one piece; NaN where the piece has nothing to say."""
-READINGS: tuple[Reading, ...] = ("texture", "line")
+READINGS: tuple[Reading, ...] = ("texture", "line", "moving line")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class SetFigures:
                 name: dict(zip(DISTRIBUTIONS[name][1], [round(share, 5) for share in shares.tolist()], strict=True))
                 for name, shares in self.distributions.items()
             },
-            "instruments": [instrument.to_dict() for instrument in self.instruments],
+            "by_instrument": [instrument.to_dict() for instrument in self.instruments],
         }
 
 

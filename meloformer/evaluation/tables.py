@@ -25,6 +25,7 @@ class Table(NamedTuple):
 METRIC_NAMES = {
     "pitch_class_entropy_1_bar": "pitch-class entropy, 1 bar",
     "pitch_class_entropy_4_bars": "pitch-class entropy, 4 bars",
+    "pitch_class_entropy_16_bars": "pitch-class entropy, 16 bars",
     "groove_consistency": "groove consistency",
     "chord_share": "notes in the chord",
     "empty_bar_share": "empty bars",
@@ -32,6 +33,7 @@ METRIC_NAMES = {
     "range_semitones": "range, semitones",
     "notes_per_bar": "notes a bar",
     "instruments": "instruments",
+    "guests": "guests among them",
 }
 """By the names of ``structure.PIECE_METRICS``."""
 

@@ -55,9 +55,12 @@ class Constraints:
         self._new_notes = self._notes_in_cell = 0
         self._has_played: set[int] = set()
         """Programs of which something new was written."""
+        self._heard = np.zeros(NUM_PROGRAMS, dtype=bool)
+        """Programs of which anything stands there, new or given."""
         for token_id in () if beginning is None else beginning.tolist():
             self.state.advance(token_id)
             self._voices.advance(self.state)
+            self._hear()
         self._first_new_bar = self.state.bar + 1
         if self.state.bar >= 0:  # the given bar is complete
             self._in_kept_cell = True
@@ -76,6 +79,7 @@ class Constraints:
         state, canonical = self.state, int(self.vocabulary.canonical[token_id])
         state.advance(token_id)
         self._voices.advance(state)
+        self._hear()
         if self._forced:
             self._forced.popleft()
         elif state.last == T.CHORD:
@@ -86,6 +90,10 @@ class Constraints:
         elif state.last == T.PITCH:
             self._new_notes += 1
             self._notes_in_cell += 1
+
+    def _hear(self) -> None:
+        if self.state.last == T.INSTRUMENT:
+            self._heard[self.state.instrument] = True
 
     def _open_cell(self, canonical: int) -> None:
         cells = self._plan.cells
@@ -139,6 +147,11 @@ class Constraints:
         """Notes so far in the open cell, where a complete note of a new cell is the latest; else ``None``."""
         is_new = self.state.at_note_end and self.state.instrument != GLOBAL and not self._in_kept_cell
         return self._notes_in_cell if is_new else None
+
+    def newcomers(self, programs: np.ndarray) -> np.ndarray:
+        """(N,) bool, which of (N,) programs have not played in the piece so far, and nobody wished for."""
+        wished = _programs(frozenset().union(*(self.wishes.instruments or ())))
+        return ~(self._heard | wished)[programs]
 
     @property
     def _plan(self) -> BarPlan:

@@ -15,6 +15,10 @@ DENSITY_NATS = 8.0
 """The most by which a further note is preferred to the end of its cell, or the end to it."""
 
 
+OPENING_BARS = 4
+"""In which instruments come in as the model says."""
+
+
 class Sampler:
     """How tokens are chosen.
 
@@ -33,6 +37,7 @@ class Sampler:
             T[name.upper()]: temperature for name, temperature in (settings.temperature_of or {}).items()
         }
         self._types = types
+        self._programs = vocabulary.values[self._cells]
 
     def choose(
         self, logits: np.ndarray, allowed: np.ndarray, constraints: Constraints, rng: np.random.Generator
@@ -48,12 +53,14 @@ class Sampler:
             allowed: (V,) bool, what the constraints allow there, at least one.
             constraints: Of the piece.
         """
-        scores = logits.astype(np.float64)
+        settings, scores = self.settings, logits.astype(np.float64)
         self._redirect(scores, allowed, constraints.by_grammar)
+        if settings.newcomer_nats and constraints.state.bar >= OPENING_BARS and constraints.state.at_note_end:
+            scores[self._cells] -= settings.newcomer_nats * constraints.newcomers(self._programs)
         density, num_notes = constraints.wishes.density, constraints.notes_in_new_cell
         if density is not None and num_notes is not None:
             self._lean(scores, allowed, density_lean(num_notes, density))
-        settings, ids = self.settings, np.flatnonzero(allowed)
+        ids = np.flatnonzero(allowed)
         probabilities = np.zeros(len(scores))
         probabilities[ids] = token_probabilities(
             scores[ids],

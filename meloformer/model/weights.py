@@ -25,6 +25,9 @@ STATE_FILE = "state.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 SETTINGS_FILE = "settings.toml"
 """Of a run, as is the folder of checkpoints."""
+PACKAGED = "packaged"
+"""Names the model that the package brings along, wherever a run may be named; a run of that name comes first."""
+PACKAGED_WEIGHTS = Path(__file__).parents[1] / "data" / WEIGHTS_FILE
 _TRAIN_AGAIN = "train again with `meloformer train`, or use the MeloFormer that wrote it"
 _USE_ANOTHER = "name the run to use its newest whole checkpoint"
 
@@ -204,10 +207,10 @@ def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloFormer:
-    """Load a model from a run, a checkpoint folder or a ``model.safetensors``.
+    """Load a model from a run, a checkpoint folder or a ``model.safetensors``, or the one in the package.
 
     Args:
-        source: Of a run the newest good checkpoint is taken.
+        source: Of a run the newest good checkpoint is taken; ``packaged`` is the model in the package.
         device: Where the weights go.
     Returns:
         The model, in eval mode.
@@ -216,6 +219,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloForme
         CheckpointError: What is there is damaged or not a MeloFormer model.
     """
     path = Path(source)
+    if str(source) == PACKAGED and not path.exists():
+        path = PACKAGED_WEIGHTS
     if path.is_dir():
         if (path / WEIGHTS_FILE).is_file() or (path / STATE_FILE).is_file():
             verify_checkpoint(path)

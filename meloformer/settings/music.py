@@ -26,9 +26,9 @@ class GenerationSettings(Section):
     ``temperature`` still says."""
     top_k: Positive | None = None
     """Sample among this many of the likeliest tokens only."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.98
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample among the likeliest tokens that together have this probability."""
-    min_p: Share = 0.0
+    min_p: Share = 0.02
     """Sample among tokens that are at least so likely as this share of the likeliest's probability."""
     tempo: Annotated[float, Field(ge=40, le=250)] | None = None
     """Quarters a minute, for all that is written; by default the model chooses."""
@@ -38,6 +38,9 @@ class GenerationSettings(Section):
     """Such as ``C:maj A:min F:maj G:7``: the harmony of one bar after the other, over and over again."""
     instruments: str | None = None
     """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, each at least once."""
+    newcomer_nats: Annotated[float, Field(ge=0)] = 3.0
+    """By so many nats less likely than the model says is, from the fifth bar on, an instrument that has not played so
+    far and that nobody wished for."""
     max_polyphony: Positive | None = None
     """At most so many notes of one instrument sound at once."""
     pitch_range: str | None = None

@@ -31,7 +31,8 @@ class TrainingSettings(Section):
     compile: bool = False
     """Compile the feed-forward networks and norms on CUDA (``torch.compile``); the first steps take longer."""
     init: Path | None = None
-    """A run, checkpoint or file of weights to start from, to train on one's own music what others trained."""
+    """A run, checkpoint or file of weights to start from, or ``packaged``, the model of the package: to train on one's
+    own music what others trained."""
     max_hours: Annotated[float, Field(gt=0)] | None = None
     """The run ends after this long, with a checkpoint; a resumed run has as long again."""
     steps: Positive | None = None

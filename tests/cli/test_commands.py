@@ -71,7 +71,7 @@ def test_a_piece_without_a_note_is_remarked(meloformer: Run, tmp_path: Path) -> 
     assert "generated/seed0-1.mid: there is not a single note; try another --seed" in done.stderr
     one_note = ("--bars", "3", "--instruments", "piano", "--density", "1", "--max-polyphony", "1", "--temperature", "0")
     done = meloformer("generate", "--checkpoint", "silent.safetensors", *one_note)
-    assert "generated/seed0-1.mid: 2 of its 3 bars are empty" in done.stderr
+    assert "generated/seed0-1-take2.mid: 2 of its 3 bars are empty" in done.stderr  # no earlier piece is replaced
     assert meloformer("generate", "--checkpoint", "silent.safetensors", *one_note, "--quiet").stderr == ""
 
 
@@ -130,6 +130,23 @@ def test_text_and_music_are_two_forms_of_one_piece(meloformer: Run, songs: Path,
     for printed in (meloformer("midi2txt", song), meloformer("midi2txt", song, "-")):
         assert printed.stdout == (tmp_path / "song.txt").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back.mid", "song.txt"]
+
+
+def test_a_damaged_file_is_said_to_be_damaged(meloformer: Run, songs: Path, tmp_path: Path) -> None:
+    data = (songs / "song00.mid").read_bytes()
+    (tmp_path / "cut.mid").write_bytes(data[: len(data) - 200])
+    for command in ("midi2txt", "tokenize", "render"):
+        done = meloformer(command, "cut.mid")
+        assert done.returncode == 0
+        assert "cut.mid is damaged: " in done.stderr
+        assert meloformer(command, "cut.mid", "--quiet").stderr == ""
+    assert result_of(meloformer, "render", "cut.mid")["pieces"][0]["recovered"]
+
+
+def test_what_is_no_text_is_said_to_be_none(meloformer: Run, songs: Path) -> None:
+    done = meloformer("txt2midi", songs / "song00.mid", "new.mid")
+    assert done.returncode == 1
+    assert "song00.mid is no text; HID text is what midi2txt writes" in done.stderr
 
 
 def test_tokenize_prints_the_tokens_of_one_file(meloformer: Run, songs: Path) -> None:

@@ -38,7 +38,8 @@ def test_a_run_is_measured_with_its_own_pieces_and_drawn(
     assert told["seq_len"] == 128  # as the run was trained
     assert told["generated"]["pieces"] == 2
     assert told["generated"]["bars"] == 4
-    assert set(PIECE_METRICS) <= set(told["corpus"])
+    assert all(set(told["corpus"][name]) == {"mean", "deviation"} for name in PIECE_METRICS)
+    assert told["corpus"]["by_instrument"]
     prediction = told["prediction"]
     assert sum(one["notes"] for one in prediction["by_tokens"]) == prediction["notes"] > 0
     assert prediction["model"]["nats_per_note"] > 0

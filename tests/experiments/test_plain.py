@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import experiments.families
-from experiments.plain import PlainTransformer
+from experiments.plain import PlainTransformer, as_meloformer, name_in_meloformer
 from meloformer.model.batch import Batch
 from meloformer.model.layout import Layout
 from meloformer.model.meloformer import MeloFormer
@@ -15,24 +15,15 @@ from meloformer.settings import ModelSettings
 from meloformer.tokens.vocabulary import Vocabulary
 from tests.model.paths import padded, random_row
 
-NAMES = {"query": "attention.regular_query", "key": "attention.regular_key", "value": "attention.regular_value"}
-NAMES |= {"out": "attention.regular_out", "norms.0": "regular_attention_norm", "norms.1": "regular_ffn_norm"}
 SETTINGS = ModelSettings.of_size(
     "tiny", num_layers=2, dim=32, ffn_dim=48, num_kv_heads=2, heads={"document": 4}, summaries="none"
 )
 
 
-def in_our_model(name: str) -> str:
-    """What a parameter of the baseline is called in MeloFormer."""
-    for short, ours in NAMES.items():
-        name = name.replace(f".{short}.", f".{ours}.")
-    return "token_embedding.weight" if name == "embedding.weight" else name
-
-
 def plain_with_the_weights_of(model: MeloFormer) -> PlainTransformer:
     plain = PlainTransformer(SETTINGS, Vocabulary.default(), apart=True).eval()
     weights = model.state_dict()
-    plain.load_state_dict({name: weights[in_our_model(name)] for name in plain.state_dict()})
+    plain.load_state_dict({name: weights[name_in_meloformer(name)] for name in plain.state_dict()})
     return plain
 
 
@@ -53,7 +44,7 @@ def test_first_weights_are_as_wide_as_ours() -> None:
     plain, ours = PlainTransformer(settings, Vocabulary.default()), MeloFormer(settings)
     for name, weight in plain.state_dict().items():
         if weight.dim() == 2:
-            ratio = weight.std() / ours.state_dict()[in_our_model(name)].std()
+            ratio = weight.std() / ours.state_dict()[name_in_meloformer(name)].std()
             assert float(ratio) == pytest.approx(1, abs=0.05), name
 
 
@@ -67,3 +58,10 @@ def test_documents_of_a_row_see_each_other_only_in_the_form_for_benchmarks() -> 
         model = PlainTransformer(SETTINGS, Vocabulary.default(), apart=apart).eval()
         one, two = (model(batch, Layout.of(batch, SETTINGS))[0, len(first) :] for batch in batches)
         assert torch.allclose(one, two, atol=1e-5) == apart
+
+
+def test_what_it_learnt_goes_on_as_a_meloformer() -> None:
+    torch.manual_seed(0)
+    plain = PlainTransformer(ModelSettings.of_size("tiny", num_layers=2), Vocabulary.default(), apart=True).eval()
+    batch = Batch.of([random_row(1, 3), padded(random_row(2), 40)])
+    torch.testing.assert_close(as_meloformer(plain).eval()(batch), plain(batch), rtol=1e-4, atol=1e-4)

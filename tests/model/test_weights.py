@@ -16,7 +16,14 @@ from meloformer.errors import CheckpointError, InputError, SettingsError
 from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
-from meloformer.model.weights import checkpoints_of, load, load_weights, save_weights, sha256_of
+from meloformer.model.weights import (
+    PACKAGED_WEIGHTS,
+    checkpoints_of,
+    load,
+    load_weights,
+    save_weights,
+    sha256_of,
+)
 from meloformer.settings import ModelSettings
 from meloformer.tokens.vocabulary import Vocabulary
 
@@ -207,3 +214,12 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     for name in ("cuda:99", "abacus"):
         with pytest.raises(SettingsError, match=name):
             choose_device(name)
+
+
+def test_the_package_brings_a_model_along(model: MeloFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    packaged = load("packaged")
+    assert packaged.vocabulary == Vocabulary.default()
+    assert PACKAGED_WEIGHTS.stat().st_size <= 10_000_000
+    save_weights(model, tmp_path / "packaged")  # a file of that name comes first
+    assert load("packaged").settings == model.settings

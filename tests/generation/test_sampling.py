@@ -1,0 +1,101 @@
+"""From logits to a token: what is cut off, what is leaned to, and what a forbidden token's probability becomes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from meloformer.generation.constraints import Constraints
+from meloformer.generation.sampling import DENSITY_NATS, Sampler, density_lean, sample, token_probabilities
+from meloformer.generation.wishes import make_wishes
+from meloformer.settings import GenerationSettings
+from meloformer.tokens.vocabulary import TokenType, Vocabulary
+
+
+@pytest.mark.parametrize("density", [0.5, 1, 3, 16, 256])
+def test_density_leans_to_further_notes_below_it_and_to_the_end_beyond(density: float) -> None:
+    leans = [density_lean(num_notes, density) for num_notes in range(1, 400)]
+    assert all(before >= after for before, after in pairwise(leans))
+    for num_notes, lean in enumerate(leans, start=1):
+        assert abs(lean) <= DENSITY_NATS
+        assert np.sign(lean) == np.sign(density - num_notes - 0.5)
+
+
+def test_probabilities_keep_what_is_asked_for() -> None:
+    logits = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
+    types = np.array([TokenType.PITCH, TokenType.PITCH, TokenType.ONSET, TokenType.ONSET])
+
+    def kept(**changes: Any) -> list[float]:
+        return token_probabilities(logits.copy(), **{"temperature": 1.0, "types": types, **changes}).round(6).tolist()
+
+    assert kept() == [0.4, 0.3, 0.2, 0.1]
+    assert kept(top_k=2) == [0.571429, 0.428571, 0, 0]
+    assert kept(top_p=0.69) == [0.571429, 0.428571, 0, 0]
+    assert kept(top_p=0.71) == [0.444444, 0.333333, 0.222222, 0]
+    assert kept(min_p=0.6) == [0.571429, 0.428571, 0, 0]
+    assert kept(temperature=0) == [1, 0, 0, 0]
+    assert kept(temperature=0.5)[0] == pytest.approx(0.16 / 0.3, abs=1e-5)
+    assert kept(temperature_of={TokenType.PITCH: 0.0}) == [0.7, 0, 0.2, 0.1]
+    assert kept(temperature_of={TokenType.ONSET: 0.5}) == pytest.approx([0.4, 0.3, 0.24, 0.06], abs=1e-5)
+    both = kept(temperature=0.5, temperature_of={TokenType.ONSET: 1.0})
+    assert both == pytest.approx([0.16 / 0.3, 0.09 / 0.3, 0.05 / 0.3 * 2 / 3, 0.05 / 0.3 / 3], abs=1e-5)
+    assert kept(temperature=0, temperature_of={TokenType.PITCH: 2.0}) == [1, 0, 0, 0]
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = np.array([0.0, 0.7, 0.0, 0.3])
+    drawn = np.bincount([sample(probabilities, rng) for _ in range(4000)], minlength=4) / 4000
+    assert drawn == pytest.approx(probabilities, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("num_bars", "instruments", "ratio"), [(4, None, 1), (5, None, np.exp(-2)), (5, "violin,flute", 1)]
+)
+def test_an_instrument_that_comes_late_and_unasked_is_less_likely(
+    num_bars: int, instruments: str | None, ratio: float
+) -> None:
+    vocabulary = Vocabulary.default()
+    note = [vocabulary.id_of(name) for name in ("#40", "T0", "P60", "D12", "V9")]
+    opening = [vocabulary.id_of(name) for name in ("BOS", "N", "4/4", "120")]
+    logits = np.zeros(len(vocabulary))
+
+    def probabilities(nats: float) -> np.ndarray:
+        chosen = GenerationSettings(bars=9, newcomer_nats=nats, min_p=0, instruments=instruments)
+        constraints = Constraints(make_wishes(vocabulary, chosen), vocabulary)
+        for token_id in [*opening, *note, *([vocabulary.id_of("N"), *note] * (num_bars - 2)), vocabulary.id_of("N")]:
+            constraints.advance(token_id)
+        return Sampler(chosen, vocabulary).probabilities(logits, constraints.allowed(), constraints)
+
+    free, held_back = probabilities(0), probabilities(2)
+    violin, flute = vocabulary.id_of("#40"), vocabulary.id_of("#73")
+    assert free[flute] == free[violin] > 0
+    assert held_back[flute] / held_back[violin] == pytest.approx(ratio)
+
+
+def test_a_forbidden_bar_line_ends_the_last_bar_and_does_not_become_more_notes() -> None:
+    vocabulary = Vocabulary.default()
+    names = ["BOS", "N", "4/4", "120", "#40", "T0", "P60", "D12", "V9"]
+    ids = [vocabulary.id_of(name) for name in names]
+    logits = np.full(len(vocabulary), -20.0)
+    wanted = {"C:maj": 0.6, "G:maj": 0.2, "P64": 0.1, "#73": 0.06, "#41": 0.04}
+    for name, probability in wanted.items():
+        logits[vocabulary.id_of(name)] = np.log(probability)
+
+    def probability_of(name: str, instruments: str, bars: int) -> float:
+        chosen = GenerationSettings(bars=bars, instruments=instruments, max_notes_per_bar=9, min_p=0)
+        constraints = Constraints(make_wishes(vocabulary, chosen), vocabulary)
+        for token_id in ids:
+            constraints.advance(token_id)
+        allowed, sampler = constraints.allowed(), Sampler(chosen, vocabulary)
+        return float(sampler.probabilities(logits, allowed, constraints)[vocabulary.id_of(name)])
+
+    assert probability_of("C:maj", "violin,viola,flute", bars=2) == pytest.approx(0.6, abs=1e-3)
+    assert probability_of("EOS", "violin", bars=1) == pytest.approx(0.9, abs=1e-3)  # bar ends and both instruments
+    assert probability_of("P64", "violin", bars=1) == pytest.approx(0.1, abs=1e-3)
+    assert probability_of("#41", "violin,viola", bars=2) == pytest.approx(0.1, abs=1e-3)  # the flute's place too
+    assert probability_of("#41", "violin,viola", bars=1) == pytest.approx(0.9, abs=1e-3)  # it has yet to play
+    assert probability_of("EOS", "violin,viola", bars=1) == 0
