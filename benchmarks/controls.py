@@ -31,8 +31,10 @@ def random_controls(rng: np.random.Generator) -> dict[str, Any]:
         "pitch_range": "{}-{}".format(*np.sort(rng.integers(0, 128, size=2))),
         "density": float(rng.uniform(1, 12)),
         "top_k": int(rng.integers(1, 100)),
+        "top_p": float(rng.uniform(0.3, 1)),
         "min_p": float(rng.uniform(0, 0.5)),
         "temperature_of": {"pitch": float(rng.uniform(0, 3)), "instrument": float(rng.uniform(0.5, 3))},
+        "new_instrument_penalty": float(rng.uniform(0, 8)),
     }
     wished = {name: value for name, value in controls.items() if rng.random() < 0.5}
     return {"bars": bars, "temperature": float(rng.choice([0.0, 0.7, 1.0, 1.5])), **wished}

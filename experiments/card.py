@@ -89,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--plain", type=Path, required=True, metavar="FILE.json", help="what came of its rival")
     parser.add_argument("--page", type=Path, default=PAGE, help="by default docs/model.md")
     options = parser.parse_args(arguments)
+    missing = [str(path) for path in (options.ours, options.plain) if not path.is_file()]
+    if missing:
+        parser.error(f"there is no {' and no '.join(missing)}")
     models = {name: json.loads(getattr(options, name).read_text(encoding="utf-8")) for name in ("ours", "plain")}
     try:
         write_section(options.page, "data", data_table(options.shards))

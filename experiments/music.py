@@ -23,8 +23,10 @@ from meloformer.errors import MeloFormerError
 from meloformer.evaluation.evaluate import evaluate_run
 from meloformer.evaluation.structure import PIECE_METRICS, READINGS
 from meloformer.evaluation.tables import METRIC_NAMES
+from meloformer.model.weights import PACKAGED_WEIGHTS, WEIGHTS_FILE, is_packaged, newest_good_checkpoint, sha256_of
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
+from meloformer.shards.store import open_shards
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "model.md"
 
@@ -94,12 +96,12 @@ def measure(options: Options) -> list[Record]:
     Raises:
         MeloFormerError: Weights or shards are missing or damaged, or a setting is wrong.
     """
-    wanted = []
+    wanted, data = [], open_shards(options.shards).split("train").fingerprint
     for name, weights in options.models:
         for seed in options.seeds:
             given = {"evaluation.num": options.num, "generation.bars": options.bars, "generation.seed": seed}
             settings = load_settings(None, options.overrides, given)
-            asked = {"model": name, "settings": _asked(settings)}
+            asked = {"model": name, "weights": sha256_of(_file_of(weights)), "data": data, "settings": _asked(settings)}
             found = next((one for one in read_results(options.results) if asked.items() <= one.items()), None)
             if found is None:
                 report = evaluate_run(weights, options.shards, settings).to_dict()
@@ -114,9 +116,18 @@ def measure(options: Options) -> list[Record]:
 def _asked(settings: Settings) -> dict[str, Any]:
     """What a report depends on, beside the model."""
     return {
-        "generation": settings.generation.model_dump(mode="json", exclude={"device"}, exclude_defaults=True),
-        "evaluation": settings.evaluation.model_dump(mode="json", exclude={"device"}, exclude_defaults=True),
+        "generation": settings.generation.model_dump(mode="json", exclude={"device"}),
+        "evaluation": settings.evaluation.model_dump(mode="json", exclude={"device"}),
     }
+
+
+def _file_of(weights: Path) -> Path:
+    """The file that :func:`~meloformer.model.weights.load` reads."""
+    if is_packaged(weights):
+        return PACKAGED_WEIGHTS
+    if (weights / WEIGHTS_FILE).is_file():
+        return weights / WEIGHTS_FILE
+    return newest_good_checkpoint(weights)[0] / WEIGHTS_FILE if weights.is_dir() else weights
 
 
 def _named(text: str) -> tuple[str, Path]:

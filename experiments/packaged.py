@@ -19,6 +19,7 @@ from experiments.plain import PlainTransformer, as_meloformer
 from experiments.results import to_record
 from experiments.run import Teller, say
 from experiments.train import Budget, train_variant
+from meloformer.cli.generate import make_folder
 from meloformer.errors import MeloFormerError
 from meloformer.files import write_text
 from meloformer.model.weights import save_weights
@@ -42,17 +43,17 @@ def train_packaged(options: Options) -> None:
 
     Raises:
         InputError, ShardError: The shards cannot be read.
-        OutputError: The weights cannot be written.
+        OutputError: There cannot be a folder for the weights.
         SettingsError: A setting is unknown or out of range.
     """
     settings = load_settings(None, options.overrides, {}, recipe=RECIPE)
+    make_folder(options.out.parent)  # before the work begins
     told = Teller("plain" if options.plain else "ours")
     budget = Budget(minutes=options.minutes)
     (outcome,) = train_variant(options.shards, settings, [budget], plain=options.plain, told=told)
     model = outcome.model
     if isinstance(model, PlainTransformer):
         model = as_meloformer(model)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(model.half(), options.out)
     write_text(options.out.with_suffix(".json"), json.dumps(to_record(outcome), indent=1) + "\n")
     say(f"{outcome.prediction.model.per_note:.4f} nats a note after {outcome.steps:,} steps")

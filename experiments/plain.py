@@ -95,15 +95,14 @@ class PlainTransformer(nn.Module):
 
 
 SHORT_NAMES = {
-    "embedding.weight": "token_embedding.weight",
-    ".query.": ".attention.regular_query.",
-    ".key.": ".attention.regular_key.",
-    ".value.": ".attention.regular_value.",
-    ".out.": ".attention.regular_out.",
-    ".norms.0.": ".regular_attention_norm.",
-    ".norms.1.": ".regular_ffn_norm.",
+    "query": "attention.regular_query",
+    "key": "attention.regular_key",
+    "value": "attention.regular_value",
+    "out": "attention.regular_out",
+    "norms.0": "regular_attention_norm",
+    "norms.1": "regular_ffn_norm",
 }
-"""Part of a parameter's name here -> in MeloFormer."""
+"""Part of a layer here -> in MeloFormer."""
 
 
 def as_meloformer(plain: PlainTransformer) -> MeloFormer:
@@ -120,8 +119,10 @@ def as_meloformer(plain: PlainTransformer) -> MeloFormer:
 
 def name_in_meloformer(name: str) -> str:
     """What a parameter of the plain transformer is called in MeloFormer."""
+    if name == "embedding.weight":
+        return "token_embedding.weight"
     for short, whole in SHORT_NAMES.items():
-        name = whole if name == short else name.replace(short, whole) if short.startswith(".") else name
+        name = name.replace(f".{short}.", f".{whole}.")
     return name
 
 

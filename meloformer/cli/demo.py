@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CORPORA = ("corpus:bach", "corpus:haydn", "corpus:mozart", "corpus:beethoven")
 """Public-domain music that music21 brings along: chorales and string quartets."""
+RECIPE_CONTEXT = 512
 RECIPE = (
     "model.size=tiny",
     "training.seq_len=512",
@@ -32,7 +33,7 @@ RECIPE = (
     "pack.test_share=0",
     "generation.bars=16",
     "generation.temperature=0.95",
-    "generation.context=512",
+    f"generation.context={RECIPE_CONTEXT}",
 )
 """What turns out to be worth listening to after a few minutes on two cores."""
 
@@ -122,9 +123,9 @@ def _write(out: Path, settings: Settings, *, quiet: bool) -> list[dict[str, Any]
     """Write one piece for each of ``PIECES``, or all for the instruments that the settings name, by either model."""
     from meloformer.generation.generate import generate
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import PACKAGED, load
+    from meloformer.model.weights import PACKAGED, PACKAGED_WEIGHTS, load
 
-    sources = {"": out / "run", BY_PACKAGED: Path(PACKAGED)}
+    sources = {"": out / "run", BY_PACKAGED: PACKAGED_WEIGHTS}
     chosen = settings.generation.model_copy(update={"num": 1})
     records: list[dict[str, Any]] = []
     with console.progress("bars", quiet=quiet) as bar:
@@ -136,9 +137,9 @@ def _write(out: Path, settings: Settings, *, quiet: bool) -> list[dict[str, Any]
                     bar(before * total + done, len(sources) * len(PIECES) * total)
 
                 wished = chosen.model_copy(update={"instruments": chosen.instruments or instruments})
-                if ending == BY_PACKAGED:  # it was trained on whole pieces
+                if ending == BY_PACKAGED and wished.context == RECIPE_CONTEXT:  # it was trained on longer rows
                     wished = wished.model_copy(update={"context": None})
                 pieces = generate(model, settings=wished, progress=update)
                 made = write_pieces(pieces, model, out, [name + ending], settings.render)
-                records += [{**record, "model": str(source)} for record in made]
+                records += [{**record, "model": PACKAGED if ending else str(source)} for record in made]
     return records

@@ -12,7 +12,7 @@ from meloformer.cli import console, options
 
 @console.reports_errors
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Of train, a checkpoint, or a .safetensors.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Of train, a checkpoint, a .safetensors, or packaged.")],
     shards: Annotated[Path, typer.Option("--shards", help="Those that the run was trained on.")] = Path("shards"),
     pieces: Annotated[
         list[Path] | None,

@@ -106,12 +106,11 @@ def generate_command(
     from meloformer.generation.generate import generate
     from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import PACKAGED, best_checkpoint, checkpoints_of, load
+    from meloformer.model.weights import PACKAGED_WEIGHTS, best_checkpoint, checkpoints_of, load
 
-    source = checkpoint or newest_run(Path("runs"))
-    if source is None:
-        source = Path(PACKAGED)
-        console.say("nothing has been trained in runs/: the model of the package writes", quiet=quiet)
+    source = checkpoint or newest_run(Path("runs")) or PACKAGED_WEIGHTS
+    if source == PACKAGED_WEIGHTS:
+        console.say("there is no checkpoint in runs/: the model of the package writes", quiet=quiet)
     if (best := best_checkpoint(source)) not in (None, *checkpoints_of(source)[:1]):
         console.say(f"the newest checkpoint of {source} plays; {best} has the lowest validation loss", quiet=quiet)
     model = load(source, device=choose_device(settings.generation.device))
@@ -138,8 +137,11 @@ def _remark(record: dict[str, Any], *, quiet: bool) -> None:
 
 
 def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None:
+    from meloformer.model.weights import PACKAGED, PACKAGED_WEIGHTS
+
     if as_json:
-        console.json_result({"checkpoint": str(source), "pieces": records})
+        shown = PACKAGED if source == PACKAGED_WEIGHTS else str(source)
+        console.json_result({"checkpoint": shown, "pieces": records})
         return
     columns = ("file", "bars", "notes", "instruments", "seconds")
     console.table("new pieces", columns, [[record[column] for column in columns] for record in records])
@@ -201,13 +203,13 @@ def write_pieces(
 
 
 def _free_names(out: Path, seed: int, num: int) -> list[str]:
-    """``seed0-1`` and so on; ``seed0-1-take2`` where an earlier piece has that name, which is never replaced."""
-    for take in count(1):
-        ending = "" if take == 1 else f"-take{take}"
-        names = [f"seed{seed}-{number}{ending}" for number in range(1, num + 1)]
-        if not any((out / f"{name}.mid").exists() for name in names):
-            return names
-    raise AssertionError("count() ends")
+    """``seed0-1`` and so on, or ``seed0-1-take2`` and so on where any of the names is taken: nothing is replaced."""
+    taken = {path.stem for path in out.iterdir()}
+    takes = (
+        [f"seed{seed}-{number}{'' if take == 1 else f'-take{take}'}" for number in range(1, num + 1)]
+        for take in count(1)
+    )
+    return next(names for names in takes if taken.isdisjoint(names))
 
 
 def make_folder(out: Path) -> None:

@@ -8,8 +8,8 @@ Three readings:
   from the note before it.
 - ``line``: the pitched notes of one instrument in the order (onset, pitch), whichever program plays them; otherwise
   the same.
-- ``moving line``: the same without what is struck again: a note or chord of an instrument that is like the one before
-  it counts once, however often it comes.
+- ``line without repeats``: the same, but a note or chord of an instrument with the pitches and durations of the one
+  before it is left out; interval and steps of the next note count from the last of them.
 
 Rests longer than ``LONGEST_GAP`` are alike. Velocities do not count.
 
@@ -29,7 +29,7 @@ import numpy as np
 
 from meloformer.evaluation.pieces import Piece
 
-Reading = Literal["texture", "line", "moving line"]
+Reading = Literal["texture", "line", "line without repeats"]
 LONGEST_GAP = 1023
 """Steps between two onsets, 21 bars of 4/4."""
 _BASE = 0x9E3779B97F4A7C15
@@ -117,7 +117,7 @@ class _Notes:
         gap = np.minimum(np.diff(onset, prepend=0), LONGEST_GAP)
         interval = np.diff(pitch, prepend=0) + 128
         kept = np.ones(len(piece), dtype=bool)
-        if reading == "moving line":
+        if reading == "line without repeats":
             kept = ~_struck_again(np.stack([piece, sequence]), onset, np.stack([pitch, duration]))
         voice = program if reading == "texture" else np.zeros_like(program)
         starts = np.append(True, (np.diff(piece) != 0) | (np.diff(sequence) != 0))[: len(piece)]

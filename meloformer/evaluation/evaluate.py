@@ -15,7 +15,7 @@ from meloformer.generation.generate import generate
 from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
-from meloformer.model.weights import load
+from meloformer.model.weights import PACKAGED_SEQ_LEN, is_packaged, load
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
 from meloformer.shards.batches import BatchLoader
@@ -110,6 +110,8 @@ def _no_progress(done: int, total: int, what: str) -> None:
 
 def _seq_len_of(run: Path) -> int:
     """Tokens in a row as the run was trained, where it says so; else the default."""
+    if is_packaged(run):
+        return PACKAGED_SEQ_LEN
     for folder in (run, *run.parents[:3]):  # a checkpoint lies two folders below its run, its weights three
         if (folder / SETTINGS_FILE).is_file():
             return load_settings(folder / SETTINGS_FILE).training.seq_len

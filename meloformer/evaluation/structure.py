@@ -15,7 +15,7 @@ from meloformer.evaluation.harmony import chord_share, pitch_class_entropy
 from meloformer.evaluation.pieces import Piece
 from meloformer.evaluation.rhythm import empty_bar_share, groove_consistency
 from meloformer.evaluation.similarity import similarity_curve, similarity_error
-from meloformer.evaluation.texture import InstrumentFigures, instruments_of, mean_polyphony, mean_range, num_guests
+from meloformer.evaluation.texture import InstrumentFigures, instruments_of, mean_polyphony, mean_range, num_passing
 
 PIECE_METRICS: dict[str, Callable[[Piece], float]] = {
     "pitch_class_entropy_1_bar": lambda piece: pitch_class_entropy(piece, 1),
@@ -28,10 +28,10 @@ PIECE_METRICS: dict[str, Callable[[Piece], float]] = {
     "range_semitones": mean_range,
     "notes_per_bar": lambda piece: piece.num_notes / piece.num_bars,
     "instruments": lambda piece: float(len(piece.programs)),
-    "guests": num_guests,
+    "passing_instruments": num_passing,
 }
 """Name -> figure of one piece; NaN where the piece has nothing to say."""
-READINGS: tuple[Reading, ...] = ("texture", "line", "moving line")
+READINGS: tuple[Reading, ...] = ("texture", "line", "line without repeats")
 
 
 @dataclass(frozen=True)

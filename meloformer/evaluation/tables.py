@@ -33,7 +33,7 @@ METRIC_NAMES = {
     "range_semitones": "range, semitones",
     "notes_per_bar": "notes a bar",
     "instruments": "instruments",
-    "guests": "guests among them",
+    "passing_instruments": "passing instruments among them",
 }
 """By the names of ``structure.PIECE_METRICS``."""
 

@@ -50,8 +50,13 @@ def mean_range(piece: Piece) -> float:
     return float(np.mean([high - low for low, high in bounds])) if bounds else float("nan")
 
 
-def num_guests(piece: Piece) -> float:
-    """Number of instruments that begin notes in fewer than an eighth of the bars: those that come by, and go again."""
+def num_passing(piece: Piece) -> float:
+    """Number of instruments that begin notes in fewer than an eighth of the bars: those that come by, and go again.
+
+    NaN for pieces of up to eight bars, in which there can be none.
+    """
+    if piece.num_bars <= 8:
+        return float("nan")
     bars_of = np.unique(np.stack([piece.program, piece.bar]), axis=1)[0]
     _, num_bars = np.unique(bars_of, return_counts=True)
     return float((num_bars < piece.num_bars / 8).sum())

@@ -55,6 +55,7 @@ class Constraints:
         self._new_notes = self._notes_in_cell = 0
         self._has_played: set[int] = set()
         """Programs of which something new was written."""
+        self._asked_for = _programs(frozenset().union(*(wishes.instruments or ())))
         self._heard = np.zeros(NUM_PROGRAMS, dtype=bool)
         """Programs of which anything stands there, new or given."""
         for token_id in () if beginning is None else beginning.tolist():
@@ -148,10 +149,11 @@ class Constraints:
         is_new = self.state.at_note_end and self.state.instrument != GLOBAL and not self._in_kept_cell
         return self._notes_in_cell if is_new else None
 
-    def newcomers(self, programs: np.ndarray) -> np.ndarray:
-        """(N,) bool, which of (N,) programs have not played in the piece so far, and nobody wished for."""
-        wished = _programs(frozenset().union(*(self.wishes.instruments or ())))
-        return ~(self._heard | wished)[programs]
+    def is_new_instrument(self, programs: np.ndarray) -> np.ndarray:
+        """(N,) bool, which of (N,) programs have not played so far, although others have, and nobody asked for."""
+        if not self._heard.any():
+            return np.zeros(len(programs), dtype=bool)
+        return ~(self._heard | self._asked_for | _programs(self._plan.free or frozenset()))[programs]
 
     @property
     def _plan(self) -> BarPlan:

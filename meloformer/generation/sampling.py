@@ -16,7 +16,7 @@ DENSITY_NATS = 8.0
 
 
 OPENING_BARS = 4
-"""In which instruments come in as the model says."""
+"""In which instruments come in as the model says: in 471 real pieces of at least 32 bars 2.2 did, and 1.5 later."""
 
 
 class Sampler:
@@ -55,8 +55,6 @@ class Sampler:
         """
         settings, scores = self.settings, logits.astype(np.float64)
         self._redirect(scores, allowed, constraints.by_grammar)
-        if settings.newcomer_nats and constraints.state.bar >= OPENING_BARS and constraints.state.at_note_end:
-            scores[self._cells] -= settings.newcomer_nats * constraints.newcomers(self._programs)
         density, num_notes = constraints.wishes.density, constraints.notes_in_new_cell
         if density is not None and num_notes is not None:
             self._lean(scores, allowed, density_lean(num_notes, density))
@@ -71,6 +69,10 @@ class Sampler:
             types=self._types[ids],
             temperature_of=self._temperature_of,
         )
+        if settings.new_instrument_penalty and constraints.state.bar >= OPENING_BARS and constraints.state.at_note_end:
+            new = constraints.is_new_instrument(self._programs)
+            probabilities[self._cells] *= np.where(new, np.exp(-settings.new_instrument_penalty), 1.0)
+            probabilities /= probabilities.sum()
         return probabilities
 
     def _redirect(self, scores: np.ndarray, allowed: np.ndarray, by_grammar: np.ndarray) -> None:

@@ -28,6 +28,8 @@ SETTINGS_FILE = "settings.toml"
 PACKAGED = "packaged"
 """Names the model that the package brings along, wherever a run may be named; a run of that name comes first."""
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "data" / WEIGHTS_FILE
+PACKAGED_SEQ_LEN = 4096
+"""Tokens in the rows that it was trained on."""
 _TRAIN_AGAIN = "train again with `meloformer train`, or use the MeloFormer that wrote it"
 _USE_ANOTHER = "name the run to use its newest whole checkpoint"
 
@@ -206,6 +208,13 @@ def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     raise CheckpointError(f"{run} has no whole checkpoint", "train a model with `meloformer train`")
 
 
+def is_packaged(source: str | Path) -> bool:
+    """Whether a name means the model in the package: no file, run or checkpoint is called so."""
+    path = Path(source)
+    parts = (WEIGHTS_FILE, STATE_FILE, SETTINGS_FILE, CHECKPOINTS_FOLDER)
+    return str(source) == PACKAGED and not path.is_file() and not any((path / part).exists() for part in parts)
+
+
 def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloFormer:
     """Load a model from a run, a checkpoint folder or a ``model.safetensors``, or the one in the package.
 
@@ -218,9 +227,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloForme
         InputError: There is nothing at ``source``, or a folder that is no run.
         CheckpointError: What is there is damaged or not a MeloFormer model.
     """
-    path = Path(source)
-    if str(source) == PACKAGED and not path.exists():
-        path = PACKAGED_WEIGHTS
+    path = PACKAGED_WEIGHTS if is_packaged(source) else Path(source)
     if path.is_dir():
         if (path / WEIGHTS_FILE).is_file() or (path / STATE_FILE).is_file():
             verify_checkpoint(path)

@@ -18,7 +18,7 @@ from meloformer.model.batch import Batch
 from meloformer.model.ffn import SwiGLU
 from meloformer.model.meloformer import MeloFormer
 from meloformer.model.norm import RMSNorm
-from meloformer.model.weights import PACKAGED, checkpoints_of, load
+from meloformer.model.weights import checkpoints_of, is_packaged, load
 from meloformer.settings import Settings
 from meloformer.settings_file import to_toml
 from meloformer.training.checkpoint import Position, clear_left_overs, load_checkpoint, save_checkpoint
@@ -138,7 +138,7 @@ def _start_from(source: Path, model: MeloFormer) -> None:
         raise CheckpointError(
             f"{source} has vocabulary {base.vocabulary.sha256}, the shards have {model.vocabulary.sha256}",
             "make shards with `meloformer pack` and no --vocab"
-            if str(source) == PACKAGED
+            if is_packaged(source)
             else f"make shards with `meloformer pack --vocab {source}/vocab.json`",
         )
     theirs, ours = (each.settings.model_dump(mode="json", exclude=set(COMPUTED_BY)) for each in (base, model))

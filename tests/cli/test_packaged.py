@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from meloformer.cli import demo
 from meloformer.midi.read import read_midi
 from tests.cli.conftest import Run, result_of
 
 
 def test_it_writes_where_nothing_was_trained(meloformer: Run, untrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "packaged").mkdir()  # is no run
     done = meloformer("generate", "--bars", "4", "--seed", "3")
     assert done.returncode == 0, done.stderr
-    assert "nothing has been trained in runs/: the model of the package writes" in done.stderr
+    assert "there is no checkpoint in runs/: the model of the package writes" in done.stderr
     piece = tmp_path / "generated" / "seed3-1.mid"
+    assert result_of(meloformer, "generate", "--bars", "1", "--out", "alike")["checkpoint"] == "packaged"
     named = result_of(meloformer, "generate", "--checkpoint", "packaged", "--bars", "4", "--seed", "3", "--out", "same")
     assert named["checkpoint"] == "packaged"
     assert (tmp_path / named["pieces"][0]["file"]).read_bytes() == piece.read_bytes()
@@ -21,8 +26,39 @@ def test_it_writes_where_nothing_was_trained(meloformer: Run, untrained: Path, t
     assert (tmp_path / other["pieces"][0]["file"]).read_bytes() != piece.read_bytes()
 
 
+def test_nothing_is_replaced(meloformer: Run, untrained: Path, tmp_path: Path) -> None:
+    def names(num: int) -> list[str]:
+        done = result_of(meloformer, "generate", "--checkpoint", untrained, "--bars", "1", "--num", str(num))
+        return [Path(piece["file"]).stem for piece in done["pieces"]]
+
+    (tmp_path / "generated").mkdir()
+    (tmp_path / "generated" / "seed0-2.wav").write_bytes(b"kept")
+    assert names(1) == ["seed0-1"]
+    assert names(2) == ["seed0-1-take2", "seed0-2-take2"]
+    assert names(1) == ["seed0-1-take3"]
+    assert (tmp_path / "generated" / "seed0-2.wav").read_bytes() == b"kept"
+
+
+def test_a_demo_lets_it_write_beside_its_own_model(
+    meloformer: Run, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "CORPORA", (str(songs),))
+    quick = ("--steps", "2", "--set", "generation.bars=2", "--set", "generation.max_notes_per_bar=8")
+    done = result_of(meloformer, "demo", *quick, "--set", "pack.val_share=0.3")
+    assert [(Path(piece["file"]).name, piece["model"]) for piece in done["pieces"]] == [
+        ("chorale.mid", "demo/run"), ("quartet.mid", "demo/run"),
+        ("chorale-packaged.mid", "packaged"), ("quartet-packaged.mid", "packaged"),
+    ]  # fmt: skip
+    first = {name: (tmp_path / "demo" / name).read_bytes() for name in ("chorale.mid", "chorale-packaged.mid")}
+    assert len(set(first.values())) == 2
+    again = result_of(meloformer, "demo", *quick, "--set", "pack.val_share=0.3")  # an earlier demo is replaced
+    assert {name: (tmp_path / "demo" / name).read_bytes() for name in first} == first
+    assert again["pieces"] == done["pieces"]
+
+
 def test_it_is_trained_on_and_measured(meloformer: Run, songs: Path) -> None:
     result_of(meloformer, "pack", songs, "--set", "pack.val_share=0.2")
+    assert result_of(meloformer, "evaluate", "packaged", "--num", "0")["seq_len"] == 4096
     before = result_of(meloformer, "evaluate", "packaged", "--num", "0", "--seq-len", "256")
     small = ("--seq-len", "256", "--batch-size", "1", "--steps", "4", "--set", "training.learning_rate=1e-4")
     trained = result_of(meloformer, "train", "--init", "packaged", *small)

@@ -32,7 +32,7 @@ def slow_run(piece: Piece, source: Piece, reading: Reading) -> int:
         return [steps_of(line[np.lexsort((line[:, 1], line[:, 0]))]) for line in own]
 
     def steps_of(columns: np.ndarray) -> list[tuple[int, ...]]:
-        """Duration and program, interval and steps from the note before; in moving lines nothing is struck again."""
+        """Duration and program, interval and steps from the note before; and without repeats those that are none."""
         onsets = np.unique(columns[:, 0])
         chords = [[tuple(row) for row in columns[columns[:, 0] == onset].tolist()] for onset in onsets]
         sounds = [[(row[1], row[3]) for row in chord] for chord in chords]
@@ -42,7 +42,7 @@ def slow_run(piece: Piece, source: Piece, reading: Reading) -> int:
             for onset, pitch, program, duration in chord:
                 gap = min(onset - int(before[number, 0]), LONGEST_GAP)
                 voice = program if reading == "texture" else 0
-                if not (reading == "moving line" and place and sounds[place] == sounds[place - 1]):
+                if not (reading == "line without repeats" and place and sounds[place] == sounds[place - 1]):
                     found.append((duration, voice, pitch - int(before[number, 1]), gap))
                 number += 1
         return found
@@ -124,10 +124,10 @@ def test_no_run_goes_from_one_piece_into_the_next() -> None:
     assert index.longest_runs([piece_of(TUNE, bars=2), second]).tolist() == [4, 4]
 
 
-def test_what_is_struck_again_counts_once_in_a_moving_line() -> None:
+def test_what_is_struck_again_counts_once_in_a_line_without_repeats() -> None:
     bass: list[Note] = [(6 * step, 6, pitch, 33) for step in range(32) for pitch in (36, 43)]
     riff: list[Note] = [(6 * step, 6, 36 + step % 2, 33) for step in range(32)]
-    for notes, moving in ((bass, 2), (riff, 32), ([*bass, (192, 6, 38, 33)], 3)):
+    for notes, found in ((bass, 2), (riff, 32), ([*bass, (192, 6, 38, 33)], 3)):
         piece = piece_of(notes, bars=5)
-        assert runs_of(piece, piece, "moving line") == moving
+        assert runs_of(piece, piece, "line without repeats") == found
         assert runs_of(piece, piece, "line") == len(notes)

@@ -24,7 +24,7 @@ from meloformer.evaluation.harmony import chord_share, pitch_class_entropy
 from meloformer.evaluation.pieces import Piece, pieces_of, read_pieces
 from meloformer.evaluation.rhythm import empty_bar_share, groove_consistency
 from meloformer.evaluation.similarity import bar_similarity, similarity_curve, similarity_error
-from meloformer.evaluation.texture import instruments_of, mean_range, num_guests, pitch_range, polyphony
+from meloformer.evaluation.texture import instruments_of, mean_range, num_passing, pitch_range, polyphony
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.score import DRUMS
 from meloformer.midi.write import write_midi
@@ -175,10 +175,11 @@ def test_polyphony_and_range_by_hand() -> None:
     assert (second.program, second.pieces, second.polyphony) == (33, 1, 1)
 
 
-def test_guests_play_in_fewer_than_an_eighth_of_the_bars() -> None:
+def test_passing_instruments_play_in_fewer_than_an_eighth_of_the_bars() -> None:
     bars = [(bar * 48, 12, 60, program) for program, num in ((0, 16), (33, 2), (40, 1), (41, 1)) for bar in range(num)]
     piece = piece_of([*bars, (24, 12, 62, 41)], bars=16)
-    assert num_guests(piece) == 2  # 40 and 41 play in one of 16 bars, the second twice
+    assert num_passing(piece) == 2  # 40 and 41 play in one of 16 bars, the second twice
+    assert math.isnan(num_passing(piece_of(bars[:1], bars=8)))
 
 
 def test_distributions_by_hand() -> None:

@@ -6,11 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from experiments import music, packaged
+from experiments import card, music, packaged
+from meloformer.errors import MeloFormerError
 from meloformer.generation.generate import generate
 from meloformer.model.weights import load
+from meloformer.settings import Settings
+from meloformer.shards.pipeline import pack_pieces
+from tests.cli.conftest import songs as songs  # a fixture
 from tests.training.conftest import tiny_shards as tiny_shards  # a fixture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS = ["--set", "model.num_layers=1", "--set", "model.dim=32", "--set", "model.ffn_dim=48"]
 WORDS += ["--set", "training.seq_len=128", "--set", "training.device=cpu"]
@@ -27,7 +35,8 @@ def test_both_are_trained_and_write_music_and_their_figures_stand_side_by_side(
         assert record["seconds"] >= 0.3
         assert record["prediction"]["model"]["nats_per_note"] > 0
     assert load(models["plain"]).settings.heads == {"document": 4}
-    assert next(load(models["ours"]).parameters()).dtype.is_floating_point
+    assert {tensor.dtype for tensor in load_file(models["ours"]).values()} == {torch.float16}
+    assert {weight.dtype for weight in load(models["ours"]).parameters()} == {torch.float32}
     (piece,) = generate(load(models["plain"]), bars=2, max_notes_per_bar=4, device="cpu")
     assert len(piece) > 4
     capsys.readouterr()
@@ -46,6 +55,29 @@ def test_both_are_trained_and_write_music_and_their_figures_stand_side_by_side(
     assert f"| longest copy, line | {max(longest)} |" in shown
     music.main(words)
     assert results.read_text().splitlines() == lines  # nothing is measured again
+    models["ours"].write_bytes(models["plain"].read_bytes())
+    music.main(words)
+    assert len(results.read_text().splitlines()) == 6  # other weights are
+
+
+def test_the_card_tells_what_is_in_the_shards_and_refuses_what_it_does_not_know(songs: Path, tmp_path: Path) -> None:
+    music_folder = tmp_path / "music"
+
+    def add(folder: str, some: list[Path]) -> None:
+        (music_folder / folder).mkdir(parents=True)
+        for song in some:
+            (music_folder / folder / song.name).write_bytes(song.read_bytes())
+
+    every = sorted(songs.iterdir())
+    add("freedoom", every[:6])
+    known = pack_pieces([str(music_folder)], tmp_path / "known", Settings())
+    shown = card.data_table(tmp_path / "known")
+    assert f"| BSD 3-Clause | {known.kept} |" in shown
+    assert shown.splitlines()[-1].startswith(f"| all |  | {known.kept} |")
+    add("elsewhere", every[6:])
+    pack_pieces([str(music_folder)], tmp_path / "all", Settings())
+    with pytest.raises(MeloFormerError, match=r"elsewhere/.* is of no source whose licence is known"):
+        card.data_table(tmp_path / "all")
 
 
 def test_wrong_words_are_told(tiny_shards: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_model_looks_back_no_further_than_its_context(model: mf.MeloFormer, mo
 
     monkeypatch.setattr(Decoder, "read", watched_read)
     monkeypatch.setattr(Decoder, "step", watched_step)
-    wish: dict[str, Any] = {"num": 2, "bars": 24, "density": 12, "seed": 4, "newcomer_nats": 0}
+    wish: dict[str, Any] = {"num": 2, "bars": 24, "density": 12, "seed": 4, "new_instrument_penalty": 0}
     pieces = mf.generate(model, settings=SHORT, max_notes_per_bar=40, **wish)
     assert all(grammar_errors(ids) == [] for ids in pieces)
     assert min(map(len, pieces)) > 2 * 64
