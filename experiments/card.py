@@ -17,6 +17,7 @@ from experiments.music import PAGE
 from experiments.results import Record
 from meloformer.errors import MeloFormerError
 from meloformer.shards.manifest import DOCUMENTS_FILE
+from meloformer.shards.records import read_records
 from meloformer.shards.store import open_shards
 
 
@@ -50,8 +51,7 @@ def data_table(shards: Path) -> str:
     """
     open_shards(shards)
     counts = {name: [0, 0, 0] for name in SOURCES}
-    for line in (shards / DOCUMENTS_FILE).read_text(encoding="utf-8").splitlines():
-        document = json.loads(line)
+    for document in read_records(shards / DOCUMENTS_FILE):
         parts = PurePosixPath(document["name"]).parts
         source = next((part for part in parts if part in counts), None)
         if source is None:

@@ -23,7 +23,7 @@ from meloformer.errors import MeloFormerError
 from meloformer.evaluation.evaluate import evaluate_run
 from meloformer.evaluation.structure import PIECE_METRICS, READINGS
 from meloformer.evaluation.tables import METRIC_NAMES
-from meloformer.model.weights import PACKAGED_WEIGHTS, WEIGHTS_FILE, is_packaged, newest_good_checkpoint, sha256_of
+from meloformer.model.weights import sha256_of, weights_of
 from meloformer.settings import Settings
 from meloformer.settings_file import load_settings
 from meloformer.shards.store import open_shards
@@ -57,21 +57,22 @@ class Row(NamedTuple):
 def rows_of(record: Record) -> list[Row]:
     """All figures that reports like this one have."""
     rows = [Row("similarity error, %", lambda one: 100 * one["similarity_error"])]
-    rows += [Row(METRIC_NAMES[name], _mean(name)) for name in PIECE_METRICS]
-    rows += [Row(f"overlap of {name}", _under("overlap", name)) for name in record["generated"]["overlap"]]
-    return rows + [Row(f"longest copy, {name}", _longest(name), lambda runs: f"{max(runs):.0f}") for name in READINGS]
+    rows += [Row(METRIC_NAMES[name], _at(name, "mean")) for name in PIECE_METRICS]
+    rows += [Row(f"overlap of {name}", _at("overlap", name)) for name in record["generated"]["overlap"]]
+    return rows + [
+        Row(f"longest copy, {name}", _at("copies", name, "longest"), lambda runs: f"{max(runs):.0f}")
+        for name in READINGS
+    ]
 
 
-def _mean(name: str) -> Callable[[Record], float | None]:
-    return lambda one: one[name]["mean"]
+def _at(*keys: str) -> Callable[[Record], float | None]:
+    def of(record: Record) -> float | None:
+        found: Any = record
+        for key in keys:
+            found = found[key]
+        return found
 
-
-def _under(group: str, name: str) -> Callable[[Record], float | None]:
-    return lambda one: one[group][name]
-
-
-def _longest(reading: str) -> Callable[[Record], float | None]:
-    return lambda one: one["copies"][reading]["longest"]
+    return of
 
 
 def music_table(results: list[Record]) -> str:
@@ -98,10 +99,11 @@ def measure(options: Options) -> list[Record]:
     """
     wanted, data = [], open_shards(options.shards).split("train").fingerprint
     for name, weights in options.models:
+        model = {"model": name, "weights": sha256_of(weights_of(weights)), "data": data}
         for seed in options.seeds:
             given = {"evaluation.num": options.num, "generation.bars": options.bars, "generation.seed": seed}
             settings = load_settings(None, options.overrides, given)
-            asked = {"model": name, "weights": sha256_of(_file_of(weights)), "data": data, "settings": _asked(settings)}
+            asked = {**model, "settings": _asked(settings)}
             found = next((one for one in read_results(options.results) if asked.items() <= one.items()), None)
             if found is None:
                 report = evaluate_run(weights, options.shards, settings).to_dict()
@@ -119,15 +121,6 @@ def _asked(settings: Settings) -> dict[str, Any]:
         "generation": settings.generation.model_dump(mode="json", exclude={"device"}),
         "evaluation": settings.evaluation.model_dump(mode="json", exclude={"device"}),
     }
-
-
-def _file_of(weights: Path) -> Path:
-    """The file that :func:`~meloformer.model.weights.load` reads."""
-    if is_packaged(weights):
-        return PACKAGED_WEIGHTS
-    if (weights / WEIGHTS_FILE).is_file():
-        return weights / WEIGHTS_FILE
-    return newest_good_checkpoint(weights)[0] / WEIGHTS_FILE if weights.is_dir() else weights
 
 
 def _named(text: str) -> tuple[str, Path]:

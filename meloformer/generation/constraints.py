@@ -9,6 +9,7 @@ import numpy as np
 
 from meloformer.errors import GenerationError
 from meloformer.generation.plan import BarPlan
+from meloformer.generation.voices import Voices
 from meloformer.generation.wishes import Wishes
 from meloformer.midi.score import DRUMS
 from meloformer.tokens.attributes import GLOBAL
@@ -47,7 +48,7 @@ class Constraints:
         self.vocabulary = vocabulary
         self.state = GrammarState(vocabulary)
         self._plans = dict(plans or {})
-        self._voices = _Voices()
+        self._voices = Voices()
         self._forced: deque[int] = deque()
         """Canonical ids of the rest of a cell that is kept."""
         self._next_kept = 0
@@ -59,9 +60,7 @@ class Constraints:
         self._heard = np.zeros(NUM_PROGRAMS, dtype=bool)
         """Programs of which anything stands there, new or given."""
         for token_id in () if beginning is None else beginning.tolist():
-            self.state.advance(token_id)
-            self._voices.advance(self.state)
-            self._hear()
+            self._follow(token_id)
         self._first_new_bar = self.state.bar + 1
         if self.state.bar >= 0:  # the given bar is complete
             self._in_kept_cell = True
@@ -78,9 +77,7 @@ class Constraints:
     def advance(self, token_id: int) -> None:
         """Take one token, which must be allowed."""
         state, canonical = self.state, int(self.vocabulary.canonical[token_id])
-        state.advance(token_id)
-        self._voices.advance(state)
-        self._hear()
+        self._follow(token_id)
         if self._forced:
             self._forced.popleft()
         elif state.last == T.CHORD:
@@ -92,7 +89,9 @@ class Constraints:
             self._new_notes += 1
             self._notes_in_cell += 1
 
-    def _hear(self) -> None:
+    def _follow(self, token_id: int) -> None:
+        self.state.advance(token_id)
+        self._voices.advance(self.state)
         if self.state.last == T.INSTRUMENT:
             self._heard[self.state.instrument] = True
 
@@ -249,10 +248,9 @@ class Constraints:
 
     def _free_programs(self, bar: int) -> np.ndarray:
         """(129,) bool, of which instruments something new may be written in a bar."""
-        plan, wished = self._plans.get(bar, _OPEN_BAR), self.wishes.instruments
-        free = _programs(plan.free)
-        if wished is not None:
-            free &= _programs(frozenset().union(*wished))
+        free = _programs(self._plans.get(bar, _OPEN_BAR).free)
+        if self.wishes.instruments is not None:
+            free &= self._asked_for
         return free
 
     @property
@@ -263,36 +261,6 @@ class Constraints:
     def _pending(self) -> list[frozenset[int]]:
         """The wished instruments of which nothing new was written yet."""
         return [wish for wish in self.wishes.instruments or () if not wish & self._has_played]
-
-
-class _Voices:
-    """Which notes of each instrument sound when."""
-
-    def __init__(self) -> None:
-        self._ends: dict[int, list[int]] = {}
-        """Program -> where each of its notes ends, in steps from the start of the open bar."""
-        self._bar_steps = 0
-
-    def advance(self, state: GrammarState) -> None:
-        """Take what the latest token says."""
-        if state.last == T.CHORD:
-            for program, ends in list(self._ends.items()):
-                self._ends[program] = [end - self._bar_steps for end in ends if end > self._bar_steps]
-        elif state.last == T.PITCH:
-            length = 1 if state.instrument == DRUMS else max(state.duration, 1)
-            self._ends.setdefault(state.instrument, []).append(state.onset + length)
-        elif state.last == T.DURATION:
-            self._ends[state.instrument][-1] = state.onset + state.duration
-        self._bar_steps = state.bar_steps
-
-    def sounding(self, program: int, onset: np.ndarray) -> np.ndarray:
-        """(N,) how many notes of the program that began before or at each onset sound there."""
-        ends = np.array(self._ends.get(program, ()), dtype=np.int64)
-        return (ends[:, None] > onset).sum(axis=0)
-
-    def ringing(self) -> list[int]:
-        """The programs of which a note may sound."""
-        return [program for program, ends in self._ends.items() if ends]
 
 
 def _programs(wanted: frozenset[int] | None) -> np.ndarray:

@@ -13,8 +13,6 @@ from meloformer.tokens.vocabulary import TokenType, Vocabulary
 T = TokenType
 DENSITY_NATS = 8.0
 """The most by which a further note is preferred to the end of its cell, or the end to it."""
-
-
 OPENING_BARS = 4
 """In which instruments come in as the model says: in 471 real pieces of at least 32 bars 2.2 did, and 1.5 later."""
 

@@ -227,11 +227,16 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloForme
         InputError: There is nothing at ``source``, or a folder that is no run.
         CheckpointError: What is there is damaged or not a MeloFormer model.
     """
+    return load_weights(weights_of(source), device=device)
+
+
+def weights_of(source: str | Path) -> Path:
+    """The file that :func:`load` reads; raises as it does."""
     path = PACKAGED_WEIGHTS if is_packaged(source) else Path(source)
-    if path.is_dir():
-        if (path / WEIGHTS_FILE).is_file() or (path / STATE_FILE).is_file():
-            verify_checkpoint(path)
-        else:
-            path, _ = newest_good_checkpoint(path)
-        path = path / WEIGHTS_FILE
-    return load_weights(path, device=device)
+    if not path.is_dir():
+        return path
+    if (path / WEIGHTS_FILE).is_file() or (path / STATE_FILE).is_file():
+        verify_checkpoint(path)
+    else:
+        path, _ = newest_good_checkpoint(path)
+    return path / WEIGHTS_FILE

@@ -79,9 +79,8 @@ def test_an_instrument_that_comes_late_and_unasked_is_less_likely() -> None:
     assert flute_beside_violin(5, LATE.model_copy(update={"new_instrument_penalty": 0})) == 1
     asked_for = LATE.model_copy(update={"instruments": "violin,flute"})
     assert flute_beside_violin(5, asked_for) == 1
-    assert (
-        flute_beside_violin(5, LATE, free=frozenset({40, 73})) == 1
-    )  # as where bars of a piece with a flute are varied
+    varied = frozenset({40, 73})  # bars of a piece that has a flute elsewhere
+    assert flute_beside_violin(5, LATE, free=varied) == 1
     assert flute_beside_violin(5, LATE, opening=()) == 1  # nobody has played yet
 
 

@@ -16,14 +16,7 @@ from meloformer.errors import CheckpointError, InputError, SettingsError
 from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
-from meloformer.model.weights import (
-    PACKAGED_WEIGHTS,
-    checkpoints_of,
-    load,
-    load_weights,
-    save_weights,
-    sha256_of,
-)
+from meloformer.model.weights import PACKAGED_WEIGHTS, checkpoints_of, load, load_weights, save_weights, sha256_of
 from meloformer.settings import ModelSettings
 from meloformer.tokens.vocabulary import Vocabulary
 
