@@ -64,7 +64,9 @@ def evaluate_command(
         console.json_result({**report.to_dict(), "html": None if html is None else str(html)})
         return
     if report.prediction is None:
-        console.say(f"the shards have no documents in the split {report.split}: no losses", quiet=quiet)
+        console.say(
+            f"the shards have no documents in the split {report.split}: no losses; try another --split", quiet=quiet
+        )
     for table in tables_of(report):
         console.table(table.title, table.columns, table.rows)
     for name, reason in report.rejected.items():

@@ -29,7 +29,7 @@ def generate_command(
         str | None,
         typer.Option(
             "--instruments",
-            help="Only these, each at least once: names, families (strings, brass) or numbers, such as drums,bass,#40.",
+            help="Only these, each from within four bars on: names, families (bass, strings), numbers: drums,bass,#40.",
         ),
     ] = None,
     chords: Annotated[
@@ -106,10 +106,11 @@ def generate_command(
     from meloformer.generation.generate import generate
     from meloformer.generation.plan import assignment
     from meloformer.model.device import choose_device
-    from meloformer.model.weights import PACKAGED_WEIGHTS, best_checkpoint, checkpoints_of, load
+    from meloformer.model.weights import PACKAGED, best_checkpoint, checkpoints_of, load
 
-    source = checkpoint or newest_run(Path("runs")) or PACKAGED_WEIGHTS
-    if source == PACKAGED_WEIGHTS:
+    source = checkpoint or newest_run(Path("runs"))
+    if source is None:
+        source = Path(PACKAGED)
         console.say("there is no checkpoint in runs/: the model of the package writes", quiet=quiet)
     if (best := best_checkpoint(source)) not in (None, *checkpoints_of(source)[:1]):
         console.say(f"the newest checkpoint of {source} plays; {best} has the lowest validation loss", quiet=quiet)
@@ -137,14 +138,11 @@ def _remark(record: dict[str, Any], *, quiet: bool) -> None:
 
 
 def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None:
-    from meloformer.model.weights import PACKAGED, PACKAGED_WEIGHTS
-
     if as_json:
-        shown = PACKAGED if source == PACKAGED_WEIGHTS else str(source)
-        console.json_result({"checkpoint": shown, "pieces": records})
+        console.json_result({"checkpoint": str(source), "pieces": records})
         return
     columns = ("file", "bars", "notes", "instruments", "seconds")
-    console.table("new pieces", columns, [[record[column] for column in columns] for record in records])
+    console.table(f"new pieces by {source}", columns, [[record[column] for column in columns] for record in records])
 
 
 def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_json: bool, quiet: bool) -> None:

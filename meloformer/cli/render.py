@@ -34,7 +34,7 @@ def render_command(
 
     Of several files, those that cannot be read are passed over and named.
     """
-    from meloformer.errors import RejectError
+    from meloformer.errors import InputError, RejectError
     from meloformer.midi.sources import find_sources
     from meloformer.render.render import check_wishes
     from meloformer.settings_file import load_settings
@@ -58,8 +58,10 @@ def render_command(
             bar(done, len(found))
     if as_json:
         console.json_result({"out": str(out), "pieces": records})
-        return
-    console.table(f"in {out}", ("file", "bars", "notes", "made"), [_row(record) for record in records])
+    else:
+        console.table(f"in {out}", ("file", "bars", "notes", "made"), [_row(record) for record in records])
+    if all("reject" in record for record in records):
+        raise InputError(f"none of {len(records)} files could be read", "what is wrong with each is said above")
 
 
 def _render(source: Source, beside: Path, settings: Settings, *, quiet: bool) -> dict[str, Any]:

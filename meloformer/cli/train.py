@@ -230,11 +230,12 @@ def _sampler(settings: Settings) -> Sampler:
 def _with_model_of(settings: Settings, source: Path, *, quiet: bool) -> Settings:
     """The settings with the model that the weights at ``source`` have; how it is computed stays as it was chosen."""
     from meloformer.model.weights import load
+    from meloformer.settings import ModelSettings
     from meloformer.training.state import COMPUTED_BY
 
     base = load(source).settings
     chosen = {name: getattr(settings.model, name) for name in COMPUTED_BY}
-    if settings.model.model_fields_set - COMPUTED_BY and settings.model != base.model_copy(update=chosen):
+    if all(settings.model != each.model_copy(update=chosen) for each in (base, ModelSettings())):
         console.say(f"warning: the model is that of {source}; --size and model.* beside it have no effect", quiet=quiet)
     return settings.model_copy(update={"model": base.model_copy(update=chosen)})
 

@@ -13,8 +13,6 @@ from meloformer.tokens.vocabulary import TokenType, Vocabulary
 T = TokenType
 DENSITY_NATS = 8.0
 """The most by which a further note is preferred to the end of its cell, or the end to it."""
-OPENING_BARS = 4
-"""In which instruments come in as the model says: in 471 real pieces of at least 32 bars 2.2 did, and 1.5 later."""
 
 
 class Sampler:
@@ -67,7 +65,7 @@ class Sampler:
             types=self._types[ids],
             temperature_of=self._temperature_of,
         )
-        if settings.new_instrument_penalty and constraints.state.bar >= OPENING_BARS and constraints.state.at_note_end:
+        if settings.new_instrument_penalty and constraints.state.at_note_end:
             new = constraints.is_new_instrument(self._programs)
             probabilities[self._cells] *= np.where(new, np.exp(-settings.new_instrument_penalty), 1.0)
             probabilities /= probabilities.sum()

@@ -26,11 +26,12 @@ CHECKPOINTS_FOLDER = "checkpoints"
 SETTINGS_FILE = "settings.toml"
 """Of a run, as is the folder of checkpoints."""
 PACKAGED = "packaged"
-"""Names the model that the package brings along, wherever a run may be named; a run of that name comes first."""
+"""Names the model that the package brings along, wherever a run may be named; no run may be called so."""
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "data" / WEIGHTS_FILE
 PACKAGED_SEQ_LEN = 4096
 """Tokens in the rows that it was trained on."""
 _TRAIN_AGAIN = "train again with `meloformer train`, or use the MeloFormer that wrote it"
+_TRAIN_ONE = f"train a model with `meloformer train`, or name {PACKAGED}, the model that comes along"
 _USE_ANOTHER = "name the run to use its newest whole checkpoint"
 
 
@@ -77,7 +78,7 @@ def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloForme
         CheckpointError: The file is damaged, of another version, or its tensors do not fit its settings.
     """
     if not path.is_file():
-        raise InputError(f"there are no weights at {path}", "train a model with `meloformer train`")
+        raise InputError(f"there are no weights at {path}", _TRAIN_ONE)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -196,7 +197,7 @@ def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     if not (run / CHECKPOINTS_FOLDER).is_dir() and not (run / SETTINGS_FILE).is_file():
         raise InputError(
             f"{run} is not a run of `meloformer train`",
-            "name a run such as runs/NAME, one of its checkpoints or a .safetensors file",
+            f"name a run such as runs/NAME, one of its checkpoints, a .safetensors file, or {PACKAGED}",
         )
     for folder in checkpoints_of(run):
         try:
@@ -205,14 +206,12 @@ def newest_good_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
             warnings.warn(f"passed over: {error.message}", stacklevel=2)
         else:
             return folder, state
-    raise CheckpointError(f"{run} has no whole checkpoint", "train a model with `meloformer train`")
+    raise CheckpointError(f"{run} has no whole checkpoint", _TRAIN_ONE)
 
 
 def is_packaged(source: str | Path) -> bool:
-    """Whether a name means the model in the package: no file, run or checkpoint is called so."""
-    path = Path(source)
-    parts = (WEIGHTS_FILE, STATE_FILE, SETTINGS_FILE, CHECKPOINTS_FOLDER)
-    return str(source) == PACKAGED and not path.is_file() and not any((path / part).exists() for part in parts)
+    """Whether a name means the model in the package, whatever lies in the working folder."""
+    return str(source) == PACKAGED
 
 
 def load(source: str | Path, *, device: torch.device | str = "cpu") -> MeloFormer:

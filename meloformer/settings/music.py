@@ -37,10 +37,11 @@ class GenerationSettings(Section):
     chords: str | None = None
     """Such as ``C:maj A:min F:maj G:7``: the harmony of one bar after the other, over and over again."""
     instruments: str | None = None
-    """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, each at least once."""
+    """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, and each begins within four bars."""
     new_instrument_penalty: Annotated[float, Field(ge=0)] = 3.0
     """By so many nats less likely is, from the fifth bar on, an instrument that has not played so far and that nobody
-    asked for; 0 leaves it to the model. It comes behind temperature and what is cut off."""
+    asked for, and from the first on a second one of a wished family; 0 leaves it to the model. It comes behind
+    temperature and what is cut off."""
     max_polyphony: Positive | None = None
     """At most so many notes of one instrument sound at once."""
     pitch_range: str | None = None

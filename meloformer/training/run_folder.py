@@ -18,7 +18,7 @@ from pathlib import Path
 
 from meloformer.errors import InputError, OutputError
 from meloformer.files import whole_folder, write_text
-from meloformer.model.weights import CHECKPOINTS_FOLDER, SETTINGS_FILE
+from meloformer.model.weights import CHECKPOINTS_FOLDER, SETTINGS_FILE, is_packaged
 from meloformer.settings import Settings
 from meloformer.settings_file import to_toml
 from meloformer.shards.manifest import VOCABULARY_FILE
@@ -44,8 +44,10 @@ def refuse_existing(run: Path) -> None:
     """Nothing of another run is written over.
 
     Raises:
-        OutputError: Something is at ``run`` already.
+        OutputError: Something is at ``run`` already, or the name is taken.
     """
+    if is_packaged(run):
+        raise OutputError(f"{run} is the name of the model in the package", "choose another --out")
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run} is a file, not a folder", "choose another --out")
     if run.exists() and any(run.iterdir()):

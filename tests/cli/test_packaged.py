@@ -8,11 +8,11 @@ import pytest
 
 from meloformer.cli import demo
 from meloformer.midi.read import read_midi
-from tests.cli.conftest import Run, result_of
+from tests.cli.conftest import Run, assert_one_line, result_of
 
 
 def test_it_writes_where_nothing_was_trained(meloformer: Run, untrained: Path, tmp_path: Path) -> None:
-    (tmp_path / "packaged").mkdir()  # is no run
+    (tmp_path / "packaged").mkdir()  # is not what is meant
     done = meloformer("generate", "--bars", "4", "--seed", "3")
     assert done.returncode == 0, done.stderr
     assert "there is no checkpoint in runs/: the model of the package writes" in done.stderr
@@ -61,9 +61,17 @@ def test_it_is_trained_on_and_measured(meloformer: Run, songs: Path) -> None:
     assert result_of(meloformer, "evaluate", "packaged", "--num", "0")["seq_len"] == 4096
     before = result_of(meloformer, "evaluate", "packaged", "--num", "0", "--seq-len", "256")["prediction"]["model"]
     small = ("--seq-len", "256", "--batch-size", "1", "--steps", "4", "--set", "training.learning_rate=1e-4")
+    plan = meloformer("train", "--init", "packaged", *small, "--dry-run")
+    assert (plan.returncode, "have no effect" in plan.stderr) == (0, False)
+    plan = meloformer("train", "--init", "packaged", *small, "--dry-run", "--size", "base")
+    assert "the model is that of packaged; --size and model.* beside it have no effect" in plan.stderr
+    assert_one_line(
+        meloformer("train", *small, "--out", "packaged"), "packaged is the name of the model in the package"
+    )
     trained = result_of(meloformer, "train", "--init", "packaged", *small)
     assert trained["validation"]["nats_per_note"] < before["nats_per_note"] + 1  # it began from what had been learnt
     assert result_of(meloformer, "generate", "--bars", "2")["checkpoint"] == trained["run"]  # a run comes first
+    assert f"new pieces by {trained['run']}" in meloformer("generate", "--bars", "1").stdout
 
     result_of(meloformer, "build-vocab", songs, "--out", "small.json", "--prune")
     result_of(meloformer, "pack", songs, "--out", "pruned", "--vocab", "small.json")

@@ -43,6 +43,10 @@ def test_a_folder_keeps_its_folders_and_passes_over_what_cannot_be_read(
     assert "passed over broken.mid" in done.stderr
     assert [path.name for path in (tmp_path / "rendered" / "old").iterdir()] == ["song.png"]
     assert_one_line(meloformer("render", "mine/broken.mid"), "broken.mid")
+    (tmp_path / "other.mid").write_bytes(b"MThd\0\0")
+    done = meloformer("render", "mine/broken.mid", "other.mid")
+    assert done.returncode == 1
+    assert "none of 2 files could be read" in done.stderr
 
 
 def test_sound_needs_a_soundfont_and_says_so_before_the_work(meloformer: Run, songs: Path, tmp_path: Path) -> None:

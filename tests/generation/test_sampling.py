@@ -84,6 +84,35 @@ def test_an_instrument_that_comes_late_and_unasked_is_less_likely() -> None:
     assert flute_beside_violin(5, LATE, opening=()) == 1  # nobody has played yet
 
 
+def test_of_a_family_one_instrument_is_asked_for() -> None:
+    vocabulary = Vocabulary.default()
+    wished = LATE.model_copy(update={"instruments": "strings,flute"})
+    constraints = Constraints(make_wishes(vocabulary, wished), vocabulary)
+    for name in ("BOS", "N", "4/4", "120"):
+        constraints.advance(vocabulary.id_of(name))
+    programs = np.array([40, 41, 73])  # violin, viola, flute
+    assert not constraints.is_new_instrument(programs).any()
+    for name in (*NOTE, "N"):
+        constraints.advance(vocabulary.id_of(name))
+    assert constraints.is_new_instrument(programs).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(("bars", "due"), [(9, 3), (2, 1)])
+def test_wished_instruments_begin_in_the_first_four_bars(bars: int, due: int) -> None:
+    vocabulary = Vocabulary.default()
+    chosen = GenerationSettings(bars=bars, instruments="violin,flute")
+    constraints = Constraints(make_wishes(vocabulary, chosen), vocabulary)
+    for name in ("BOS", "N", "4/4", "120", *NOTE):
+        constraints.advance(vocabulary.id_of(name))
+    bar_ends = np.isin(vocabulary.types, (TokenType.CHORD, TokenType.EOS))
+    for bar in range(due):
+        assert (constraints.allowed() & bar_ends).any(), bar
+        for name in ("N", *NOTE):
+            constraints.advance(vocabulary.id_of(name))
+    assert not (constraints.allowed() & bar_ends).any()  # the flute has yet to begin
+    assert constraints.allowed()[vocabulary.id_of("#73")]
+
+
 def test_instruments_of_a_beginning_are_not_new() -> None:
     vocabulary = Vocabulary.default()
     names = ["BOS", "N", "4/4", "120", *NOTE, "#73", "T0", "P60", "D12", "V9", *["N", *NOTE] * 4]
