@@ -116,7 +116,8 @@ def train_command(
         quiet = quiet or not ranks.is_first
         settings = load_settings(config, overrides, given)
         if settings.training.init is not None and not resume:
-            settings = _with_model_of(settings, settings.training.init, quiet=quiet)
+            asked = size is not None or any(text.lstrip().startswith("model.") for text in overrides or ())
+            settings = _with_model_of(settings, settings.training.init, quiet=quiet, asked=asked)
         from meloformer.training.plan import ignored_settings
         from meloformer.training.run_folder import refuse_existing, refuse_missing
 
@@ -227,15 +228,19 @@ def _sampler(settings: Settings) -> Sampler:
     return sample
 
 
-def _with_model_of(settings: Settings, source: Path, *, quiet: bool) -> Settings:
-    """The settings with the model that the weights at ``source`` have; how it is computed stays as it was chosen."""
+def _with_model_of(settings: Settings, source: Path, *, quiet: bool, asked: bool) -> Settings:
+    """The settings with the model that the weights at ``source`` have; how it is computed stays as it was chosen.
+
+    Says so where another model was asked for, by the command line or by a file of settings.
+    """
     from meloformer.model.weights import load
     from meloformer.settings import ModelSettings
     from meloformer.training.state import COMPUTED_BY
 
     base = load(source).settings
     chosen = {name: getattr(settings.model, name) for name in COMPUTED_BY}
-    if all(settings.model != each.model_copy(update=chosen) for each in (base, ModelSettings())):
+    wanted, is_default = settings.model, settings.model == ModelSettings().model_copy(update=chosen)
+    if wanted != base.model_copy(update=chosen) and (asked or not is_default):
         console.say(f"warning: the model is that of {source}; --size and model.* beside it have no effect", quiet=quiet)
     return settings.model_copy(update={"model": base.model_copy(update=chosen)})
 

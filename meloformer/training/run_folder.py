@@ -46,8 +46,7 @@ def refuse_existing(run: Path) -> None:
     Raises:
         OutputError: Something is at ``run`` already, or the name is taken.
     """
-    if is_packaged(run):
-        raise OutputError(f"{run} is the name of the model in the package", "choose another --out")
+    _refuse_the_name(run)
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run} is a file, not a folder", "choose another --out")
     if run.exists() and any(run.iterdir()):
@@ -59,9 +58,16 @@ def refuse_missing(run: Path) -> None:
 
     Raises:
         InputError: There is no run at ``run``.
+        OutputError: The name is taken.
     """
+    _refuse_the_name(run)
     if not (run / SETTINGS_FILE).is_file():
         raise InputError(f"there is no run to resume at {run} (no {SETTINGS_FILE})", "start one without --resume")
+
+
+def _refuse_the_name(run: Path) -> None:
+    if is_packaged(run):
+        raise OutputError(f"{run} is the name of the model in the package", "choose another --out")
 
 
 def make_run_folder(run: Path, settings: Settings, vocabulary: Vocabulary) -> None:

@@ -63,11 +63,12 @@ def test_it_is_trained_on_and_measured(meloformer: Run, songs: Path) -> None:
     small = ("--seq-len", "256", "--batch-size", "1", "--steps", "4", "--set", "training.learning_rate=1e-4")
     plan = meloformer("train", "--init", "packaged", *small, "--dry-run")
     assert (plan.returncode, "have no effect" in plan.stderr) == (0, False)
-    plan = meloformer("train", "--init", "packaged", *small, "--dry-run", "--size", "base")
-    assert "the model is that of packaged; --size and model.* beside it have no effect" in plan.stderr
-    assert_one_line(
-        meloformer("train", *small, "--out", "packaged"), "packaged is the name of the model in the package"
-    )
+    for other in (("--size", "small"), ("--set", "model.dim=256")):  # small is the default size, and that is its width
+        plan = meloformer("train", "--init", "packaged", *small, "--dry-run", *other)
+        assert "the model is that of packaged; --size and model.* beside it have no effect" in plan.stderr
+    for resume in ((), ("--resume",)):
+        refused = meloformer("train", *small, "--out", "packaged", *resume)
+        assert_one_line(refused, "packaged is the name of the model in the package")
     trained = result_of(meloformer, "train", "--init", "packaged", *small)
     assert trained["validation"]["nats_per_note"] < before["nats_per_note"] + 1  # it began from what had been learnt
     assert result_of(meloformer, "generate", "--bars", "2")["checkpoint"] == trained["run"]  # a run comes first
