@@ -91,7 +91,8 @@ class PlainTransformer(nn.Module):
 
     def _rotation(self, batch: Batch) -> Rotation:
         position = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
-        return rotation(position, batch.time, self.settings.head_dim, self.settings.rope)
+        chosen = self.settings
+        return rotation(position, batch.time, chosen.head_dim, chosen.rope, chosen.num_kv_heads)
 
 
 SHORT_NAMES = {

@@ -137,13 +137,23 @@ class PackedModel:
         has_summaries = model.settings.has_summaries
         self.summary_embedding = model.summary_embedding.detach().float()[None] if has_summaries else None
         self.to_logits = Projection(self.token_embedding)
-        self._frequency = frequencies(model.settings.head_dim, model.settings.rope, self.device)
+        self._frequency = [
+            self._of_all_heads(of_kv_heads)
+            for of_kv_heads in frequencies(self._head_dim, self.settings.rope, self.settings.num_kv_heads, self.device)
+        ]
+
+    def _of_all_heads(self, of_kv_heads: Tensor) -> Tensor:
+        """(1, E / 2) as it is; (K, E / 2) -> (H + K, E / 2), queries and then keys."""
+        num_kv_heads = self.settings.num_kv_heads
+        if of_kv_heads.shape[0] == 1:
+            return of_kv_heads
+        return torch.cat([of_kv_heads.repeat_interleave(self.settings.num_heads // num_kv_heads, dim=0), of_kv_heads])
 
     def rotation(self, position: list[int], time: list[int]) -> Tensor:
-        """(N, 1, E / 2) complex: by what to multiply queries and keys at these positions and times."""
-        counted = torch.tensor([position, time], dtype=torch.float32, device=self.device)
-        angles = torch.cat([kind[:, None] * own for kind, own in zip(counted, self._frequency, strict=True)], dim=-1)
-        return torch.complex(angles.cos(), angles.sin())[:, None]
+        """(N, 1 or H + K, E / 2) complex: by what to multiply queries and keys at these positions and times."""
+        counted = torch.tensor([position, time], dtype=torch.float32, device=self.device)[:, :, None, None]
+        angles = counted[0] * self._frequency[0] + counted[1] * self._frequency[1]
+        return torch.complex(angles.cos(), angles.sin())
 
     def rotate(self, merged: Tensor, first: int, count: int, by: Tensor) -> None:
         """Rotate some heads in place.
@@ -151,11 +161,11 @@ class PackedModel:
         Args:
             merged: (N, heads * E).
             first, count: Which heads.
-            by: See :meth:`rotation`.
+            by: See :meth:`rotation`; of fewer heads than it has, they are its last.
         """
         width = self._head_dim
         heads = merged[:, first * width : (first + count) * width].view(merged.shape[0], count, width // 2, 2)
-        torch.view_as_complex(heads).mul_(by)
+        torch.view_as_complex(heads).mul_(by if by.shape[1] == 1 else by[:, -count:])
 
 
 def interleaved(head_dim: int) -> Tensor:

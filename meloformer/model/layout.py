@@ -70,8 +70,10 @@ class Layout:
         """
         position = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
         return cls(
-            regular=rotation(position, batch.time, settings.head_dim, settings.rope),
-            summary=rotation(batch.bar_last, batch.bar_end_time, settings.head_dim, settings.rope),
+            regular=rotation(position, batch.time, settings.head_dim, settings.rope, settings.num_kv_heads),
+            summary=rotation(
+                batch.bar_last, batch.bar_end_time, settings.head_dim, settings.rope, settings.num_kv_heads
+            ),
             path=_path(batch, settings, DTYPES.get(settings.attention_dtype, dtype), device or batch.ids.device),
         )
 

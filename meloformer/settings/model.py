@@ -76,8 +76,9 @@ class ModelSettings(Section):
     summaries, and no weights for them."""
     bar_offsets: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 4)
     """How many bars back the ``ensemble`` and ``union`` heads look."""
-    rope: Literal["position", "time", "both"] = "both"
-    """What rotary positions count: tokens, grid steps of musical time, or half of the dimensions each."""
+    rope: Literal["position", "time", "both", "heads"] = "both"
+    """What rotary positions count: tokens, grid steps of musical time, half of the dimensions each (``both``), or every
+    other key-value head each (``heads``)."""
     attention: Literal["auto", "dense", "sparse", "flex"] = "auto"
     """How attention is computed, not what. ``dense`` is the reference, with masks of all tokens by all tokens;
     ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``flex`` does the same by compiled

@@ -47,6 +47,12 @@ MASKS: dict[str, dict[str, Any]] = {
     **{f"{family}, which is tried": {"heads": {family: 1, "ensemble": 1}} for family in FAMILIES},
     "rope by position": {"rope": "position"},
     "rope by time": {"rope": "time"},
+    "rope by head": {"rope": "heads"},
+    "rope by head, grouped queries": {
+        "heads": {"track": 2, "ensemble": 4, "pitch": 2},
+        "num_kv_heads": 4,
+        "rope": "heads",
+    },
     "grouped queries": {"heads": {"track": 2, "ensemble": 4, "pitch": 2}, "num_kv_heads": 4},
     "grouped queries across families": {"heads": {"track": 3, "ensemble": 3, "union": 2}, "num_kv_heads": 2},
     "one key-value head": {"heads": {"ensemble": 2, "onset": 2}, "num_kv_heads": 1, "type_rule": True},

@@ -49,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "far bars": {"bar_offsets": (0, 1, 2, 4, 8)},
     "position": {"rope": "position"},
     "time": {"rope": "time"},
+    "heads": {"rope": "heads"},
     "shared": {"summary_ffn": "shared"},
     "grouped": {"heads": {"track": 2, "union": 2}, "num_kv_heads": 2},
     "grouped across families": {"heads": {"track": 3, "ensemble": 3, "onset": 2}, "num_kv_heads": 2},
@@ -78,7 +79,7 @@ def mask_settings(draw: st.DrawFn) -> dict[str, Any]:
         "type_rule": path == "dense" and draw(st.sampled_from([False, True, "later"])),
         "summaries": draw(st.sampled_from(["full", "bar", "none"])),
         "bar_offsets": tuple(sorted({0, *draw(st.lists(st.integers(1, 9), max_size=3))})),
-        "rope": draw(st.sampled_from(["position", "time", "both"])),
+        "rope": draw(st.sampled_from(["position", "time", "both", "heads"])),
         "summary_ffn": draw(st.sampled_from(["own", "shared"])),
     }
 

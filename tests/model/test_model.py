@@ -108,6 +108,18 @@ def test_rotation_depends_on_distance_alone() -> None:
     assert near != pytest.approx(score((9, 4), (31, 6), "both"), abs=1e-4)
 
 
+@pytest.mark.parametrize("num_heads", [2, 4])
+def test_half_of_the_heads_count_tokens_and_half_time(num_heads: int) -> None:
+    torch.manual_seed(0)
+    position, time = torch.randint(0, 50, (1, 7)), torch.randint(0, 50, (1, 7))
+    heads = torch.randn(1, 7, num_heads, 8)
+    found = rotate(heads, rotation(position, time, 8, "heads", 2))
+    of_position, of_time = (rotate(heads, rotation(position, time, 8, rope)) for rope in ("position", "time"))
+    per_key = num_heads // 2
+    torch.testing.assert_close(found[:, :, :per_key], of_position[:, :, :per_key])
+    torch.testing.assert_close(found[:, :, per_key:], of_time[:, :, per_key:])
+
+
 def test_rows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="where 2 fit"):
         Batch.of([np.array([1, 6, 7])], length=2)
