@@ -14,6 +14,7 @@ from meloformer.cli import console, options
 def filter_command(
     sources: options.Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for the list.")] = Path("kept"),
+    exclude: options.Exclude = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
     config: options.Config = None,
@@ -29,7 +30,8 @@ def filter_command(
     from meloformer.settings_file import load_settings
     from meloformer.shards.pipeline import filter_pieces
 
-    settings = load_settings(config, overrides, {"pack.workers": workers, "pack.scheduler": scheduler})
+    given = {"filter.exclude": exclude or None, "pack.workers": workers, "pack.scheduler": scheduler}
+    settings = load_settings(config, overrides, given)
     with console.progress("filter", quiet=quiet) as bar:
         report = filter_pieces(sources, out, settings, progress=bar)
     show_report(report, out, as_json=as_json, quiet=quiet)

@@ -13,6 +13,10 @@ Sources = Annotated[
     list[str],
     typer.Argument(metavar="SRC...", help="Files or folders with MIDI or scores, or corpus:NAME of music21."),
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="PATTERN", help="Leave out files of such names, as '*/demo-*'; may be repeated."),
+]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings from a TOML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting; may be repeated.")

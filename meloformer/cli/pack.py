@@ -14,6 +14,7 @@ from meloformer.cli import console, options
 def pack_command(
     sources: options.Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for the shards.")] = Path("shards"),
+    exclude: options.Exclude = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
     level: Annotated[int | None, typer.Option("--level", help="zstd level, 1-22.")] = None,
@@ -32,9 +33,13 @@ def pack_command(
     from meloformer.shards.pipeline import pack_pieces
     from meloformer.tokens.vocabulary import Vocabulary
 
-    settings = load_settings(
-        config, overrides, {"pack.workers": workers, "pack.scheduler": scheduler, "pack.level": level}
-    )
+    given = {
+        "filter.exclude": exclude or None,
+        "pack.workers": workers,
+        "pack.scheduler": scheduler,
+        "pack.level": level,
+    }
+    settings = load_settings(config, overrides, given)
     vocabulary = None if vocab is None else Vocabulary.load(vocab)
     with console.progress("pack", quiet=quiet) as bar:
         report = pack_pieces(sources, out, settings, vocabulary, progress=bar)
