@@ -12,41 +12,44 @@ from typing import Any
 
 import torch
 
-from experiments.train import Budget, Outcome
+from experiments.train import Outcome
 from meloformer.settings import Settings
 from meloformer.training.state import COMPUTED_BY
 
 Record = dict[str, Any]
-SAME_RUN = ("seed", "budget", "seq_len", "data", "settings")
+SAME_RUN = ("seed", "steps", "seq_len", "data", "settings")
 """Where these are equal, so is the result."""
-IDENTITY = ("experiment", "variant", *SAME_RUN)
+IDENTITY = ("experiment", "variant", "budget", *SAME_RUN)
+"""``budget`` says why it ends there: all take as many steps, or as long as so many steps of the first variant."""
 
 
-def identity(experiment: str, variant: str, settings: Settings, budget: Budget, data: str, *, plain: bool) -> Record:
-    """What is asked for; how attention is computed and on what device does not count.
+def identity(experiment: str, variant: str, settings: Settings, data: str, *, plain: bool) -> Record:
+    """What is asked for, whatever the number of steps.
 
     Args:
         experiment, variant: Names.
         settings: Sections ``model`` and ``training``.
-        budget: One end of the run.
         data: Fingerprint of the training documents.
         plain: Whether the model is the plain causal transformer.
     """
+    return {
+        "experiment": experiment,
+        "variant": variant,
+        "seed": settings.training.seed,
+        "seq_len": settings.training.seq_len,
+        "data": data,
+        "settings": digest_of(settings, plain=plain),
+    }
+
+
+def digest_of(settings: Settings, *, plain: bool) -> str:
+    """Equal for settings that make the same model by the same steps; how attention is computed does not count."""
     record = {
         "plain": plain,
         "model": settings.model.model_dump(mode="json", exclude=set(COMPUTED_BY)),
         "training": settings.training.model_dump(mode="json", exclude={"device", "seed", "steps", "epochs"}),
     }
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
-    return {
-        "experiment": experiment,
-        "variant": variant,
-        "seed": settings.training.seed,
-        "budget": budget.to_dict(),
-        "seq_len": settings.training.seq_len,
-        "data": data,
-        "settings": digest,
-    }
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_same(one: Record, other: Record, names: Sequence[str] = IDENTITY) -> bool:

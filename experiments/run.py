@@ -1,10 +1,10 @@
 """Run experiments: every variant with every seed, one result a line.
 
-    python -m experiments.run NAME... --shards DIR --results FILE [--seeds 0,1,2] [--steps N] [--minutes M] [--jobs N]
+    python -m experiments.run NAME... --shards DIR --results FILE [--seeds 0,1,2] [--steps N] [--same-time] [--jobs N]
 
 What FILE holds already is not run again, so a run that was interrupted goes on with the same command. Of equal settings
-in several experiments one is run, and its result is written for all. With both --steps and --minutes each run has two
-ends, see ``experiments/train.py``.
+in several experiments one is run, and its result is written for all. With --same-time each run has two ends: as many
+steps as the others, and as many as take as long as those of the first variant, see ``experiments/costs.py``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from experiments.config import Experiment, load_experiment, names
+from experiments.costs import Candidate, measure_costs, relative_cost
 from experiments.results import SAME_RUN, Record, identity, is_same, read_results, to_record, write_result
 from experiments.train import Budget, train_variant
 from meloformer.errors import MeloFormerError, RankError
@@ -41,7 +42,7 @@ class Options(argparse.Namespace):
     results: Path
     seeds: list[int]
     steps: int | None
-    minutes: float | None
+    same_time: bool
     variants: list[str] | None
     overrides: list[str] | None
     curve_every: int | None
@@ -56,7 +57,7 @@ class Task:
     settings: Settings
     plain: bool
     wanted: list[tuple[Budget, Record]]
-    """Every end, and the identity of its result."""
+    """Every end, and the identity of its result; two may be at one place."""
     curve_every: int | None
 
     @property
@@ -74,20 +75,52 @@ class Task:
 def tasks_of(experiments: list[Experiment], options: Options) -> Iterator[Task]:
     """All runs; every variant of all experiments with the first seed, then with the next."""
     data = open_shards(options.shards).split("train").fingerprint
+    variants = {one.name: [name for name in one.variants if _is_wanted(name, options)] for one in experiments}
+    costs = _costs(experiments, variants, options) if options.same_time else {}
     for seed in options.seeds:
         for experiment in experiments:
-            budgets = []
-            if options.steps is not None or options.minutes is None:
-                budgets.append(Budget(steps=options.steps or experiment.steps))
-            if options.minutes is not None:
-                budgets.append(Budget(minutes=options.minutes))
-            for name in options.variants or experiment.variants:
-                settings = experiment.settings_of(name, [*(options.overrides or []), f"training.seed={seed}"])
-                plain = experiment.variants[name].plain
-                wanted = [
-                    (budget, identity(experiment.name, name, settings, budget, data, plain=plain)) for budget in budgets
-                ]
-                yield Task(options.shards, settings, plain, wanted, options.curve_every)
+            steps = options.steps or experiment.steps
+            for name in variants[experiment.name]:
+                own = _candidate(experiment, name, options, seed)
+                ends: list[tuple[int, Record]] = [(steps, {"budget": {"steps": steps}})]
+                if options.same_time:
+                    cost = costs[experiment.name, name]
+                    as_long = {"budget": {"time_of_steps": steps}, "cost": round(cost, 3)}
+                    ends.append((max(round(steps / cost), 1), as_long))
+                same = identity(experiment.name, name, own.settings, data, plain=own.plain)
+                wanted = [(Budget(steps=last), {**same, "steps": last, **end}) for last, end in ends]
+                yield Task(options.shards, own.settings, own.plain, wanted, options.curve_every)
+
+
+def _is_wanted(variant: str, options: Options) -> bool:
+    return options.variants is None or variant in options.variants
+
+
+def _candidate(experiment: Experiment, variant: str, options: Options, seed: int = 0) -> Candidate:
+    """A variant with what the command sets for all."""
+    overrides = [*(options.overrides or []), f"training.seed={seed}"]
+    return Candidate(experiment.settings_of(variant, overrides), experiment.variants[variant].plain)
+
+
+def _costs(
+    experiments: list[Experiment], variants: dict[str, list[str]], options: Options
+) -> dict[tuple[str, str], float]:
+    """(experiment, variant) -> what a step costs where one of the first variant costs 1."""
+    torch.set_num_threads(1)
+    measured = {
+        one.name: {
+            name: _candidate(one, name, options)
+            for name in dict.fromkeys([next(iter(one.variants)), *variants[one.name]])
+        }
+        for one in experiments
+    }
+    groups = [[*candidates.values()] for candidates in measured.values()]
+    sessions = measure_costs(options.results.with_suffix(".costs.json"), options.shards, groups)
+    return {
+        (experiment, name): relative_cost(next(iter(candidates.values())).digest, own.digest, sessions)
+        for experiment, candidates in measured.items()
+        for name, own in candidates.items()
+    }
 
 
 def run_experiments(experiments: list[Experiment], options: Options) -> int:
@@ -162,13 +195,14 @@ def _taken_over(task: Task, results: Path) -> Task:
 
 def outcomes(task: Task) -> Iterator[Record]:
     """Train, and tell what became of every end."""
-    wanted = dict(task.wanted)
+    ends = list(dict.fromkeys(budget for budget, _ in task.wanted))
     told = Teller(task.label)
-    found = train_variant(
-        task.shards, task.settings, [*wanted], plain=task.plain, curve_every=task.curve_every, told=told
-    )
-    for outcome in found:
-        yield {**wanted[outcome.budget], **to_record(outcome)}
+    for outcome in train_variant(
+        task.shards, task.settings, ends, plain=task.plain, curve_every=task.curve_every, told=told
+    ):
+        for budget, record in task.wanted:
+            if budget == outcome.budget:
+                yield {**record, **to_record(outcome)}
 
 
 def all_outcomes(task: Task) -> list[Record]:
@@ -212,15 +246,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, required=True, help="JSON lines; what is there is not run again")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="the same steps for all; 0: what the experiment says, the default")
-    parser.add_argument("--minutes", type=float, help="the same time for all instead; with --steps too, from one run")
+    parser.add_argument("--same-time", action="store_true", help="also as long as the first variant's steps take")
     parser.add_argument("--variants", type=lambda text: text.split(","), help="only these, of one experiment")
     parser.add_argument("--set", dest="overrides", action="append", metavar="SECTION.FIELD=VALUE", help="for all")
     parser.add_argument("--curve-every", type=int, metavar="STEPS", help="write down losses on the way, so often")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, in processes of one thread each")
     options = parser.parse_args(arguments, namespace=Options())
-    numbers = (options.steps, options.minutes, options.curve_every, options.jobs - 1)
-    if any(number is not None and number < 0 for number in numbers) or options.minutes == 0 or options.curve_every == 0:
-        parser.error("--minutes and --curve-every are above 0, --jobs at least 1, --steps at least 0")
+    numbers = (options.steps, options.curve_every, options.jobs - 1)
+    if any(number is not None and number < 0 for number in numbers) or options.curve_every == 0:
+        parser.error("--curve-every is above 0, --jobs at least 1, --steps at least 0")
     try:
         experiments = [load_experiment(name) for name in options.names]
         unknown = set(options.variants or ()) - set(experiments[0].variants)

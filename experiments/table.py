@@ -1,6 +1,8 @@
 """Write the results of experiments into ``docs/experiments.md``, between the marks of each.
 
-python -m experiments.table FILE...
+python -m experiments.table [FILE...]
+
+Without files those in ``experiments/measured/``, which hold every result that the page shows.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from experiments.config import Experiment, load_experiment, names
 from experiments.results import Record, read_results
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "experiments.md"
-COLUMNS = ("variant", "seeds", "nats a note", "to the first", "far", "steps", "minutes", "parameters")
+MEASURED = Path(__file__).parent / "measured"
+COLUMNS = ("variant", "seeds", "nats a note", "to the first", "far", "steps", "a step costs", "parameters")
 NOTHING = "Not run yet."
 
 
@@ -39,9 +42,10 @@ def section(experiment: Experiment, results: Sequence[Record]) -> str:
 
 def _group(experiment: Experiment, records: list[Record]) -> str:
     (name, amount), *_ = records[0]["budget"].items()
+    same = f"steps: {amount:,}" if name == "steps" else f"time: that of {amount:,} steps of the first"
     far_from = max(_far(record)["from"] for record in records)
     head = (
-        f"**The same {name}: {amount:g}.** Rows of {records[0]['seq_len']:,} tokens, data `{records[0]['data']}`, "
+        f"**The same {same}.** Rows of {records[0]['seq_len']:,} tokens, data `{records[0]['data']}`, "
         f"{records[0]['machine']}, {max(record['date'] for record in records)}. *far*: nats a note where at least "
         f"{far_from:,} tokens of the piece were read before."
     )
@@ -60,7 +64,7 @@ def _row(variant: str, records: list[Record], first: dict[int, float]) -> list[s
         with_spread(behind) if behind else "",
         with_spread([_far(record)["nats_per_note"] for record in records]),
         f"{statistics.fmean(record['steps'] for record in records):,.0f}",
-        f"{statistics.fmean(record['seconds'] for record in records) / 60:.1f}",
+        f"{records[0]['cost']:.2f}" if "cost" in records[0] else "",
         f"{records[0]['parameters']:,}",
     ]
 
@@ -86,13 +90,14 @@ def latest(results: Sequence[Record]) -> list[Record]:
 def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.table", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("results", nargs="+", type=Path, help="what experiments.run wrote")
+    parser.add_argument("results", nargs="*", type=Path, help="what experiments.run wrote")
     parser.add_argument("--page", type=Path, default=PAGE, help="by default docs/experiments.md")
     args = parser.parse_args(arguments)
-    missing = [str(path) for path in args.results if not path.is_file()]
+    paths = args.results or sorted(MEASURED.glob("*.jsonl"))
+    missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         parser.error(f"there are no results at {', '.join(missing)}")
-    results = latest([record for path in args.results for record in read_results(path)])
+    results = latest([record for path in paths for record in read_results(path)])
     for name in names():
         write_section(args.page, name, section(load_experiment(name), results))
 

@@ -1,6 +1,6 @@
-"""Train one variant for so many steps, or for so long, or both from one run, and measure it.
+"""Train one variant for so many steps, or for so long, or to several ends from one run, and measure it.
 
-With both, the learning rate stays up after its rise, and before either end a copy of the run goes down to that end by
+With several, the learning rate stays up after its rise, and before each end a copy of the run goes down to that end by
 itself (``training.schedule=wsd``). One run so tells of equal steps and of equal time.
 """
 
@@ -110,7 +110,7 @@ def train_variant(
     plan = make_plan(shards, settings)
     if not plan.validation.fragments:
         raise ShardError(f"{shards} has no validation documents", "make shards with a larger --set pack.val_share")
-    run = _Run.started(plan, settings, plain=plain)
+    run = Run.started(plan, settings, plain=plain)
     for budget, ended in run.to_ends(budgets, curve_every, told):
         started = ended.clock()
         vocabulary = plan.shards.vocabulary
@@ -131,7 +131,7 @@ def train_variant(
 
 
 @dataclass
-class _Run:
+class Run:
     """A model on its way."""
 
     plan: Plan
@@ -148,7 +148,7 @@ class _Run:
     curve: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def started(cls, plan: Plan, settings: Settings, *, plain: bool) -> _Run:
+    def started(cls, plan: Plan, settings: Settings, *, plain: bool) -> Run:
         """With fresh weights."""
         chosen, vocabulary = settings.training, plan.shards.vocabulary
         device = choose_device(chosen.device)
@@ -162,7 +162,7 @@ class _Run:
         precision = Precision.of(chosen.precision or ("bf16" if device.type == "cuda" else "fp32"), device)
         return cls(plan, settings, model, make_optimizers(model, chosen), precision, _clock(device))
 
-    def copied(self) -> _Run:
+    def copied(self) -> Run:
         """Another run that goes on from here."""
         model = copy.deepcopy(self.model)
         optimizers = make_optimizers(model, self.settings.training)
@@ -176,7 +176,7 @@ class _Run:
 
     def to_ends(
         self, budgets: Sequence[Budget], curve_every: int | None, told: Told | None
-    ) -> Iterator[tuple[Budget, _Run]]:
+    ) -> Iterator[tuple[Budget, Run]]:
         """Every budget with the run at its end; this one goes on to the end that comes last."""
         left, falls_at = list(budgets), 1 - self.settings.training.decay_share
         while left:
@@ -195,7 +195,7 @@ class _Run:
                 self._note_curve(curve_every, is_up=True)
                 self.take_step(min(budgets[0].done(self.step, self.seconds), falls_at), told)
 
-    def take_step(self, done: float, told: Told | None) -> None:
+    def take_step(self, done: float, told: Told | None = None) -> None:
         """One step of the learning rate that belongs to a share of the run."""
         chosen, started = self.settings.training, self.clock()
         first = self.step * chosen.accumulation

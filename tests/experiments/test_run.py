@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments import run, table, train
+from experiments import costs, run, table, train
 from experiments.config import load_experiment, names
 from experiments.results import read_results
 from experiments.table import PAGE, latest, with_spread
@@ -27,6 +27,19 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at the clock takes 20 ms, and so does a step, on any machine."""
     ticks = count()
     monkeypatch.setattr(train, "_clock", lambda _device: lambda: next(ticks) * 0.02)
+
+
+@pytest.fixture
+def time_costs_twice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A step of the variant ``time`` takes twice as long as others; counts how many variants were measured at once."""
+    sizes: list[int] = []
+
+    def measured(_shards: Path, candidates: dict[str, costs.Candidate]) -> dict[str, float]:
+        sizes.append(len(candidates))
+        return {digest: 1.0 + (one.settings.model.rope == "time") for digest, one in candidates.items()}
+
+    monkeypatch.setattr(costs, "_measured", measured)
+    return sizes
 
 
 def test_two_variants_are_trained_measured_written_down_and_not_run_again(
@@ -65,48 +78,83 @@ def test_two_variants_are_trained_measured_written_down_and_not_run_again(
 
 
 @pytest.mark.usefixtures("steady_clock")
-def test_equal_time_ends_by_the_clock(tiny_shards: Path, tmp_path: Path) -> None:
-    results = tmp_path / "results.jsonl"
-    words = ["positions", "--shards", str(tiny_shards), "--results", str(results), "--seeds", "0", *WORDS]
-    run.main([*words, "--variants", "time", "--minutes", "0.005"])
-    (record,) = read_results(results)
-    assert record["budget"] == {"minutes": 0.005}
-    assert record["seconds"] >= 0.3
-    assert record["steps"] > 2
+def test_a_run_may_end_by_the_clock(tiny_shards: Path) -> None:
+    settings = load_experiment("positions").settings_of("time", [*SMALL, "training.device=cpu"])
+    (outcome,) = train_variant(tiny_shards, settings, [Budget(minutes=0.005)])
+    assert outcome.seconds >= 0.3
+    assert outcome.steps > 2
 
 
-@pytest.mark.usefixtures("steady_clock")
-def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(tiny_shards: Path, tmp_path: Path) -> None:
-    words = ["positions", "--shards", str(tiny_shards), "--seeds", "0", "--variants", "time", *WORDS]
+def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(
+    tiny_shards: Path, tmp_path: Path, time_costs_twice: list[int]
+) -> None:
+    words = ["positions", "--shards", str(tiny_shards), "--seeds", "0", "--variants", "both,time", *WORDS]
     alone, both = tmp_path / "alone.jsonl", tmp_path / "both.jsonl"
-    run.main([*words, "--results", str(alone), "--steps", "9"])
-    run.main([*words, "--results", str(both), "--steps", "9", "--minutes", "0.01", "--curve-every", "2"])
-    (wanted,), (first, last) = read_results(alone), read_results(both)
-    assert (first["budget"], last["budget"]) == ({"steps": 9}, {"minutes": 0.01})
-    assert first["steps"] == 9 < last["steps"]
-    assert first["prediction"] == wanted["prediction"]
-    assert last["seconds"] >= 0.6
-    assert [point["steps"] for point in first["curve"]] == [2, 4, 6]
-    assert len(last["curve"]) > 4
+    run.main([*words, "--results", str(alone), "--steps", "5"])
+    run.main([*words, "--results", str(alone), "--steps", "10"])
+    run.main([*words, "--results", str(both), "--steps", "10", "--same-time", "--curve-every", "2"])
+    wanted = {(record["variant"], record["steps"]): record["prediction"] for record in read_results(alone)}
+    found = {(record["variant"], *record["budget"].items()): record for record in read_results(both)}
+    in_time, in_steps = (("time_of_steps", 10), ("steps", 10))
+    assert {key: (record["steps"], record.get("cost")) for key, record in found.items()} == {
+        ("both", in_steps): (10, None), ("both", in_time): (10, 1.0),
+        ("time", in_steps): (10, None), ("time", in_time): (5, 2.0),
+    }  # fmt: skip
+    for (variant, _), record in found.items():
+        assert record["prediction"] == wanted[variant, record["steps"]]
+    assert [point["steps"] for point in found["time", in_steps]["curve"]] == [2, 4, 6]
+    run.main([*words, "--results", str(both), "--steps", "20", "--same-time"])
+    assert time_costs_twice == [2]  # what was measured side by side is not measured again
+
+
+def test_several_ends_need_a_learning_rate_that_stays_up(tiny_shards: Path) -> None:
     settings = load_experiment("positions").settings_of("time", ["training.schedule=cosine"])
     with pytest.raises(SettingsError, match="wsd"):
         next(train_variant(tiny_shards, settings, [Budget(steps=2), Budget(minutes=1)]))
+
+
+def test_costs_are_those_of_steps_taken_side_by_side(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of Muon takes 2 s, one of AdamW 3; the first of each takes longer, and does not count."""
+    seconds, taken = [0.0], [0]
+
+    def take_step(self: train.Run, done: float) -> None:
+        assert 0 < done < 1
+        taken[0] += 1
+        is_first = taken[0] <= 2
+        seconds[0] += 99 if is_first else 3 if self.settings.training.optimizer == "adamw" else 2
+
+    monkeypatch.setattr(train, "_clock", lambda _device: lambda: seconds[0])
+    monkeypatch.setattr(train.Run, "take_step", take_step)
+    experiment = load_experiment("optimizers")
+    muon, adamw = (
+        costs.Candidate(experiment.settings_of(name, list(SMALL)), plain=False) for name in ("muon-8e-3", "adamw-1e-3")
+    )
+    path = tmp_path / "r.costs.json"
+    costs.measure_costs(path, tiny_shards, [[muon, adamw]])
+    sessions = costs.read_costs(path)
+    assert costs.relative_cost(muon.digest, adamw.digest, sessions) == 1.5
+    assert taken[0] == 2 * (costs.ROUNDS + 1)
+    assert costs.relative_cost("a", "b", [{"a": 1.0, "b": 1.03}]) == 1  # no more than noise
+    with pytest.raises(ValueError, match="side by side"):
+        costs.relative_cost("a", "b", [{"a": 1.0}, {"b": 1.0}])
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_runs_side_by_side_give_the_same_results_and_equal_settings_run_once(
     tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["positions", "types", "--shards", str(tiny_shards), "--seeds", "0", "--steps", "2", *WORDS]
+    words = ["optimizers", "types", "--shards", str(tiny_shards), "--seeds", "0", "--steps", "2", *WORDS]
     words += ["--set", "model.attention=auto"]
     apart, beside = tmp_path / "apart.jsonl", tmp_path / "beside.jsonl"
     for path, jobs in ((apart, "1"), (beside, "2")):
         run.main([*words, "--results", str(path), "--jobs", jobs])
-    assert capsys.readouterr().err.count("types, off, seed 0: has the settings of positions, both") == 2
+    assert capsys.readouterr().err.count("types, off, seed 0: has the settings of optimizers, muon-8e-3") == 2
     told = [{(r["experiment"], r["variant"]): r["prediction"] for r in read_results(path)} for path in (apart, beside)]
     assert told[0] == told[1]
-    assert len(told[0]) == 9
-    assert told[0]["types", "off"] == told[0]["positions", "both"]
+    assert len(told[0]) == 12
+    assert told[0]["types", "off"] == told[0]["optimizers", "muon-8e-3"]
 
 
 def test_a_run_that_fails_does_not_end_the_others(
@@ -121,9 +169,9 @@ def test_a_run_that_fails_does_not_end_the_others(
 
     monkeypatch.setattr(run, "train_variant", failing)
     words = ["positions", "--shards", str(tiny_shards), "--results", str(results), "--seeds", "0", *WORDS]
-    with pytest.raises(SystemExit, match="1 of 3 runs failed"):
+    with pytest.raises(SystemExit, match="1 of 4 runs failed"):
         run.main([*words, "--steps", "2"])
-    assert [record["variant"] for record in read_results(results)] == ["both", "time"]
+    assert [record["variant"] for record in read_results(results)] == ["both", "time", "heads"]
     assert "positions, position, seed 0: loss was not finite" in capsys.readouterr().err
 
 
@@ -133,7 +181,7 @@ def test_wrong_wishes_are_told(tiny_shards: Path, tmp_path: Path) -> None:
         run.main(["none", *words])
     with pytest.raises(SystemExit, match="unknown setting"):
         run.main(["positions", *words, "--set", "model.no_such=1"])
-    for wrong in (["--jobs", "0"], ["--minutes", "0"], ["--steps", "-1"]):
+    for wrong in (["--jobs", "0"], ["--curve-every", "0"], ["--steps", "-1"]):
         with pytest.raises(SystemExit):
             run.main(["positions", *words, *wrong])
     with pytest.raises(SettingsError):
@@ -162,6 +210,13 @@ def test_every_experiment_has_its_place_on_the_page_and_variants_that_differ() -
             for v in experiment.variants
         }
         assert len(different) == len(experiment.variants)
+
+
+def test_the_page_shows_what_was_measured(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_bytes(PAGE.read_bytes())
+    table.main(["--page", str(page)])
+    assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
 
 
 def test_spread_is_half_of_what_lies_between_the_seeds_and_newer_results_replace_older() -> None:
