@@ -9,7 +9,7 @@ from typing import NamedTuple
 from meloformer.evaluation.evaluate import Report
 from meloformer.evaluation.plots import LABELS, label_of
 from meloformer.evaluation.prediction import DistanceBin, Prediction
-from meloformer.evaluation.structure import READINGS, SetFigures
+from meloformer.evaluation.structure import READINGS, SetFigures, Spread
 
 MAX_INSTRUMENTS = 12
 
@@ -94,10 +94,7 @@ def _music_table(report: Report) -> Table:
         for label, name in (("pieces", "num_pieces"), ("bars", "num_bars"), ("notes", "num_notes"))
     ]
     for name, label in METRIC_NAMES.items():
-        cells = (
-            f"{_shown(each.metrics[name].mean)} ± {_shown(each.metrics[name].deviation)}" for each in sets.values()
-        )
-        rows.append((label, *cells))
+        rows.append((label, *(_with_deviation(each.metrics[name]) for each in sets.values())))
     behind = [""] * (len(sets) - len(report.compared))
     compared = report.compared.values()
     rows.append(("similarity error", *(f"{100 * each.similarity_error:.2f} %" for each in compared), *behind))
@@ -107,6 +104,11 @@ def _music_table(report: Report) -> Table:
         cells = (str(int(each.copies[reading].max())) for each in compared)
         rows.append((f"longest copy, {reading}", *cells, *behind))
     return Table("music, mean ± deviation between pieces", ("", *(LABELS[name] for name in sets)), rows)
+
+
+def _with_deviation(spread: Spread) -> str:
+    """``-`` where no piece has it."""
+    return "-" if math.isnan(spread.mean) else f"{_shown(spread.mean)} ± {_shown(spread.deviation)}"
 
 
 def _shown(value: float) -> str:
@@ -127,5 +129,5 @@ def _instrument_table(report: Report) -> Table:
     left_out = len(first.instruments) - MAX_INSTRUMENTS
     if left_out > 0:
         rows.append((f"... and {left_out} more", *[""] * 5))
-    columns = ("", "pieces", "polyphony", "pitches", "training set", "training set")
+    columns = ("", "pieces", "polyphony", "pitches", "polyphony, training set", "pitches, training set")
     return Table("instruments: notes at once, median lowest and highest pitch", columns, rows)

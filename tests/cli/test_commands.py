@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import mido
+import pytest
 import torch
 
 from meloformer.midi.read import read_midi
@@ -159,6 +160,13 @@ def test_progress_is_plain_lines_where_stderr_is_no_terminal(meloformer: Run, so
     done = meloformer("pack", songs)
     assert "pack 12/12" in done.stderr
     assert "\x1b" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("share", "is_told"), [("0", True), ("0.5", False)])
+def test_pack_tells_when_nothing_is_held_out(meloformer: Run, songs: Path, share: str, is_told: bool) -> None:
+    done = meloformer("pack", songs, "--set", f"pack.val_share={share}", "--set", "pack.test_share=0")
+    assert done.returncode == 0
+    assert ("no validation loss" in done.stderr) == is_told
 
 
 def test_tables_fit_into_eighty_columns(meloformer: Run, songs: Path) -> None:
