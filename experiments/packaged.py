@@ -22,10 +22,10 @@ from experiments.train import Budget, train_variant
 from meloformer.cli.generate import make_folder
 from meloformer.errors import MeloFormerError
 from meloformer.files import write_text
-from meloformer.model.weights import PACKAGED_SEQ_LEN, save_weights
+from meloformer.model.weights import save_weights
 from meloformer.settings_file import load_settings
 
-RECIPE = ("model.size=tiny", f"training.seq_len={PACKAGED_SEQ_LEN}", "training.batch_size=1")
+RECIPE = ("model.size=tiny", "training.seq_len=4096", "training.batch_size=1")
 
 
 class Options(argparse.Namespace):

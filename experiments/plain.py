@@ -65,6 +65,8 @@ class PlainTransformer(nn.Module):
         self.settings = settings
         self.vocabulary = vocabulary
         self.apart = apart
+        self.seq_len: int | None = None
+        """As in MeloFormer."""
         self.embedding = nn.Embedding(len(vocabulary), settings.dim)
         self.instrument_embedding = nn.Embedding(NUM_INSTRUMENTS, settings.dim)
         self.layers = nn.ModuleList(PlainBlock(settings) for _ in range(settings.num_layers))
@@ -115,6 +117,7 @@ def as_meloformer(plain: PlainTransformer) -> MeloFormer:
     settings = plain.settings.model_copy(update=heads)
     model = MeloFormer(settings, plain.vocabulary)
     model.load_state_dict({name_in_meloformer(name): weight for name, weight in plain.state_dict().items()})
+    model.seq_len = plain.seq_len
     return model.to(plain.device)
 
 

@@ -159,6 +159,7 @@ class Run:
                 if plain
                 else MeloFormer(settings.model, vocabulary)
             )
+        model.seq_len = chosen.seq_len
         precision = Precision.of(chosen.precision or ("bf16" if device.type == "cuda" else "fp32"), device)
         return cls(plan, settings, model, make_optimizers(model, chosen), precision, _clock(device))
 

@@ -34,8 +34,6 @@ RECIPE = (
     "generation.temperature=0.95",
 )
 """What turns out to be worth listening to after a few minutes on two cores."""
-SHORT_ROWS = "generation.context=512"
-"""For the demo's own model, which was trained on rows of this length."""
 PIECES = {"chorale": "choir", "quartet": "violin,viola,cello"}
 """Name of a piece -> the instruments that play it."""
 BY_PACKAGED = "-packaged"
@@ -61,8 +59,7 @@ def demo_command(
     from meloformer.shards.pipeline import pack_pieces
 
     given = {"training.steps": steps, "training.seed": seed, "generation.seed": seed}
-    settings = load_settings(config, overrides, given, recipe=(*RECIPE, SHORT_ROWS))
-    of_packaged = load_settings(config, overrides, given, recipe=RECIPE)
+    settings = load_settings(config, overrides, given, recipe=RECIPE)
     _refuse_foreign(out)
     console.say("1/3  reading Bach chorales and string quartets of Haydn, Mozart and Beethoven", quiet=quiet)
     with console.progress("pack", quiet=quiet) as bar:
@@ -74,7 +71,7 @@ def demo_command(
     console.say(f"3/3  writing {len(PIECES)} pieces of {length} by it, and by the model of the package", quiet=quiet)
     from meloformer.model.weights import PACKAGED
 
-    records = _write(out, {str(out / "run"): settings, PACKAGED: of_packaged}, quiet=quiet)
+    records = _write(out, [str(out / "run"), PACKAGED], settings, quiet=quiet)
     shutil.copyfile(out / "run" / "loss.png", out / "loss.png")
     if as_json:
         facts = {"files": report.to_dict(), "training": finished.to_dict(), "pieces": records}
@@ -120,16 +117,16 @@ def _train(out: Path, settings: Settings, *, quiet: bool) -> TrainResult:
     return finished
 
 
-def _write(out: Path, models: dict[str, Settings], *, quiet: bool) -> list[dict[str, Any]]:
-    """Write one piece for each of ``PIECES`` by each model, or all for the instruments that its settings name."""
+def _write(out: Path, models: list[str], settings: Settings, *, quiet: bool) -> list[dict[str, Any]]:
+    """Write one piece for each of ``PIECES`` by each model, or all for the instruments that the settings name."""
     from meloformer.generation.generate import generate
     from meloformer.model.device import choose_device
     from meloformer.model.weights import PACKAGED, load
 
     records: list[dict[str, Any]] = []
+    chosen = settings.generation
     with console.progress("bars", quiet=quiet) as bar:
-        for source, settings in models.items():
-            chosen = settings.generation
+        for source in models:
             model = load(source, device=choose_device(chosen.device))
             for name, instruments in PIECES.items():
 

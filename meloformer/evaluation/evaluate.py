@@ -15,13 +15,11 @@ from meloformer.generation.generate import generate
 from meloformer.model.batch import Batch
 from meloformer.model.device import choose_device
 from meloformer.model.meloformer import MeloFormer
-from meloformer.model.weights import PACKAGED_SEQ_LEN, is_packaged, load
+from meloformer.model.weights import load
 from meloformer.settings import Settings
-from meloformer.settings_file import load_settings
 from meloformer.shards.batches import BatchLoader
 from meloformer.shards.store import ShardFolder, open_shards
 from meloformer.training.loss import unigram_nats
-from meloformer.training.run_folder import SETTINGS_FILE
 
 Progress = Callable[[int, int, str], None]
 """Called with what is done, of how much, and with what kind of work it is."""
@@ -87,7 +85,7 @@ def evaluate_run(
             f"{run} has vocabulary {model.vocabulary.sha256}, the shards {shards} have {folder.vocabulary.sha256}",
             "name the shards that it was trained on with --shards",
         )
-    seq_len = chosen.seq_len or _seq_len_of(run)
+    seq_len = chosen.seq_len or model.seq_len or Settings().training.seq_len
     prediction = _prediction(model, folder, settings, seq_len, tell)
     read = read_pieces(pieces, max_bytes=settings.filter.max_file_bytes) if pieces else None
     made = _written(model, settings, tell) if read is None else read.pieces
@@ -106,16 +104,6 @@ def evaluate_run(
 
 def _no_progress(done: int, total: int, what: str) -> None:
     """Tell nobody."""
-
-
-def _seq_len_of(run: Path) -> int:
-    """Tokens in a row as the run was trained, where it says so; else the default."""
-    if is_packaged(run):
-        return PACKAGED_SEQ_LEN
-    for folder in (run, *run.parents[:3]):  # a checkpoint lies two folders below its run, its weights three
-        if (folder / SETTINGS_FILE).is_file():
-            return load_settings(folder / SETTINGS_FILE).training.seq_len
-    return Settings().training.seq_len
 
 
 def _prediction(

@@ -141,6 +141,7 @@ class _Piece:
 def _stream(model: MeloFormer, settings: GenerationSettings, task: Assignment) -> Iterator[Bar]:
     vocabulary = model.vocabulary
     decoder, sampler = Decoder(model), Sampler(settings, vocabulary)
+    context = settings.context or model.seq_len
     beginning = task.beginning
     opened = decoder.read(beginning[:-1])[0] if len(beginning) > 1 else decoder.new_piece()
     pieces = []
@@ -150,7 +151,7 @@ def _stream(model: MeloFormer, settings: GenerationSettings, task: Assignment) -
         pieces[-1].num_read = len(beginning) - 1
         yield from pieces[-1].finished_bars()
     while unfinished := [piece for piece in pieces if piece.allowed is not None]:
-        logits = _next_logits(decoder, unfinished, settings.context)
+        logits = _next_logits(decoder, unfinished, context)
         for piece, row in zip(unfinished, logits, strict=True):
             if piece.num_read == len(piece.ids):
                 assert piece.allowed is not None

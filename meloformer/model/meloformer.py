@@ -33,6 +33,8 @@ class MeloFormer(nn.Module):
         super().__init__()
         self.settings = settings
         self.vocabulary = vocabulary or Vocabulary.default()
+        self.seq_len: int | None = None
+        """Tokens in the rows that it was trained on, as far as that is known: distances beyond it are new to it."""
         self.token_embedding = nn.Embedding(len(self.vocabulary), settings.dim)
         self.instrument_embedding = nn.Embedding(NUM_INSTRUMENTS, settings.dim)
         has_summaries = settings.has_summaries

@@ -28,15 +28,13 @@ SETTINGS_FILE = "settings.toml"
 PACKAGED = "packaged"
 """Names the model that the package brings along, wherever a run may be named; no run may be called so."""
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "data" / WEIGHTS_FILE
-PACKAGED_SEQ_LEN = 4096
-"""Tokens in the rows that it was trained on."""
 _TRAIN_AGAIN = "train again with `meloformer train`, or use the MeloFormer that wrote it"
 _TRAIN_ONE = f"train a model with `meloformer train`, or name {PACKAGED}, the model that comes along"
 _USE_ANOTHER = "name the run to use its newest whole checkpoint"
 
 
 def save_weights(model: MeloFormer, path: Path) -> None:
-    """Write a model's weights, settings and vocabulary into one file, which appears only when it is whole.
+    """Write a model's weights, settings, vocabulary and row length into one file, which appears only when it is whole.
 
     Raises:
         OSError: The path cannot be written.
@@ -47,6 +45,8 @@ def save_weights(model: MeloFormer, path: Path) -> None:
         "model": model.settings.model_dump_json(exclude_none=True),
         "vocabulary": json.dumps(json.loads(model.vocabulary.to_json()), separators=(",", ":")),
     }
+    if model.seq_len is not None:
+        metadata["seq_len"] = str(model.seq_len)
     write_tensors(path, model.state_dict(), metadata)
 
 
@@ -95,6 +95,9 @@ def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloForme
     try:
         settings = checked(ModelSettings, "model", json.loads(metadata["model"]))
         vocabulary = Vocabulary.from_json(metadata["vocabulary"], where="its vocabulary")
+        seq_len = int(metadata["seq_len"]) if "seq_len" in metadata else None
+        if seq_len is not None and seq_len < 1:
+            raise ValueError(f"rows of {seq_len} tokens")
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: it lacks settings or vocabulary ({error})", _USE_ANOTHER) from None
     except (SettingsError, VocabularyError) as error:
@@ -104,6 +107,7 @@ def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloForme
         model = MeloFormer(settings, vocabulary)
     _check_tensors(path, model.state_dict(), tensors)
     model.load_state_dict(tensors)
+    model.seq_len = seq_len
     return model.to(device).eval()
 
 

@@ -70,6 +70,7 @@ def begin(shards: Path, run: Path, settings: Settings, *, resume: bool, ranks: R
     torch.manual_seed(chosen.seed)
     with torch.device(device):
         model = MeloFormer(settings.model, plan.shards.vocabulary)
+    model.seq_len = chosen.seq_len
     if chosen.init is not None and not resume:
         _start_from(chosen.init, model)
     optimizers = make_optimizers(model, chosen)

@@ -54,6 +54,20 @@ def test_every_wish_is_obeyed(model: mf.MeloFormer, seed: int) -> None:
         assert max(notes) <= SHORT.max_notes_per_bar + 4  # wished instruments may still come
 
 
+def test_a_model_looks_back_as_far_as_its_rows_reached() -> None:
+    model = mf.load("packaged")
+    assert model.seq_len == 4096
+
+    def written(**wishes: Any) -> list[int]:
+        return mf.generate(model, bars=8, seed=3, instruments="piano", **wishes)[0].tolist()
+
+    everything, short = written(), written(context=64)
+    assert everything != short
+    model.seq_len = 64
+    assert written() == short
+    assert written(context=100_000) == everything
+
+
 def test_a_control_that_is_not_obeyed_is_found(model: mf.MeloFormer) -> None:
     vocabulary = model.vocabulary
     text = "BOS C:maj 4/4 120 #D T0 P36 V9 #0 T0 P60 D12 V9 P64 F:maj 3/4 #33 T0 P40 D3 V9 EOS"
