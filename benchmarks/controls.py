@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from meloformer.generation.constraints import OPENING_BARS
 from meloformer.midi.bars import grid_of
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.programs import programs_of
 from meloformer.midi.score import DRUMS, Score
+from meloformer.settings import GenerationSettings
 from meloformer.tokens.decode import decode
 from meloformer.tokens.grammar import grammar_errors
 from meloformer.tokens.grid import TEMPO_BPM
@@ -35,6 +37,7 @@ def random_controls(rng: np.random.Generator) -> dict[str, Any]:
         "min_p": float(rng.uniform(0, 0.5)),
         "temperature_of": {"pitch": float(rng.uniform(0, 3)), "instrument": float(rng.uniform(0.5, 3))},
         "new_instrument_penalty": float(rng.uniform(0, 8)),
+        "max_rest": int(rng.integers(0, 4)),
     }
     wished = {name: value for name, value in controls.items() if rng.random() < 0.5}
     return {"bars": bars, "temperature": float(rng.choice([0.0, 0.7, 1.0, 1.5])), **wished}
@@ -54,9 +57,11 @@ def broken_controls(ids: np.ndarray, controls: dict[str, Any], vocabulary: Vocab
         return problems
     score = decode(ids, vocabulary)
     checks = {
-        "bars": _bars, "tempo": _tempo, "meter": _meter, "instruments": _instruments, "chords": _chords,
+        "bars": _bars, "tempo": _tempo, "meter": _meter, "chords": _chords,
+        "instruments": lambda score, wished: _instruments(score, wished, max_rest),
         "max_polyphony": _polyphony, "pitch_range": _pitches,
     }  # fmt: skip
+    max_rest = controls.get("max_rest", GenerationSettings().max_rest)
     return [
         f"{name}={controls[name]}: found {found}"
         for name, check in checks.items()
@@ -88,9 +93,21 @@ def _meter(score: Score, wished: str) -> object:
     return None
 
 
-def _instruments(score: Score, wished: str) -> object:
+def _instruments(score: Score, wished: str, max_rest: int) -> object:
     used, names = set(score.program.tolist()), [set(programs_of(name)) for name in wished.split(",")]
-    return None if used <= set().union(*names) and all(used & programs for programs in names) else used
+    if not used <= set().union(*names) or not all(used & programs for programs in names):
+        return used
+    rests = {name: rests_of(score, programs) for name, programs in zip(wished.split(","), names, strict=True)}
+    return None if all(first < OPENING_BARS and max(later) <= max_rest for first, *later in rests.values()) else rests
+
+
+def rests_of(score: Score, programs: set[int]) -> list[int]:
+    """How many bars in a row none of the programs sounds: before the first bar in which one does, and after each."""
+    bars, own = grid_of(score), np.isin(score.program, list(programs))
+    start, end = score.onset_ticks[own], (score.onset_ticks + score.duration_ticks)[own]
+    bar_end = np.append(bars.start_ticks[1:], bars.end_ticks)
+    sounds = ((start[:, None] < bar_end) & (end[:, None] > bars.start_ticks)).any(axis=0)
+    return (np.diff(np.flatnonzero(sounds), prepend=-1, append=len(bars)) - 1).tolist()
 
 
 def _chords(score: Score, wished: str) -> object:

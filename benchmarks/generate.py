@@ -60,7 +60,7 @@ class Turn:
         self.decoder = decoder
         vocabulary = decoder.model.vocabulary
         self.caches: list[PieceCache] = [decoder.read(ids[:context])[0] for ids in pieces]
-        self.constraints = [Constraints(Wishes(MOST_BARS), vocabulary) for _ in pieces]
+        self.constraints = [Constraints(Wishes(MOST_BARS, max_rest=MOST_BARS), vocabulary) for _ in pieces]
         for constraints, ids in zip(self.constraints, pieces, strict=True):
             for token_id in ids[:context].tolist():
                 constraints.advance(token_id)

@@ -57,8 +57,8 @@ class Constraints:
         self._next_kept = 0
         self._in_kept_cell = False
         self._new_notes = self._notes_in_cell = 0
-        self._has_played: set[int] = set()
-        """Programs of which something new was written."""
+        self._latest_bar: dict[int, int] = {}
+        """Of programs of which something new was written, the latest bar in which they sound."""
         self._asked_for = _programs(frozenset().union(*(wishes.instruments or ())))
         self._heard = np.zeros(NUM_PROGRAMS, dtype=bool)
         """Programs of which anything stands there, new or given."""
@@ -70,7 +70,7 @@ class Constraints:
             self._plans[self.state.bar] = BarPlan(None, self.state.meter, self.state.tempo, (), frozenset())
         new_bars = range(self._first_new_bar, wishes.bars)
         free_bars = [bar for bar in new_bars if self._free_programs(bar).any()]
-        self._due_bar = free_bars[:OPENING_BARS][-1] if free_bars else -1
+        self._free_bars = range(free_bars[0], free_bars[-1] + 1) if free_bars else range(0)
         self._by_grammar = np.zeros(NUM_CANONICAL, dtype=bool)
 
     @property
@@ -87,11 +87,14 @@ class Constraints:
         elif state.last == T.CHORD:
             self._next_kept = self._new_notes = 0
             self._in_kept_cell = False
+            for program in self._latest_bar.keys() & self._voices.ringing():
+                self._latest_bar[program] = state.bar
         elif state.last == T.INSTRUMENT:
             self._open_cell(canonical)
         elif state.last == T.PITCH:
             self._new_notes += 1
             self._notes_in_cell += 1
+            self._latest_bar[state.instrument] = state.bar
 
     def _follow(self, token_id: int) -> None:
         self.state.advance(token_id)
@@ -106,7 +109,6 @@ class Constraints:
             self._forced.extend(cells[self._next_kept].ids[1:])
             self._next_kept += 1
         else:
-            self._has_played.add(self.state.instrument)
             self._notes_in_cell = 0
 
     def allowed(self) -> np.ndarray:
@@ -161,8 +163,13 @@ class Constraints:
         wished = self.wishes.instruments
         if not self._heard.any() or (wished is None and self.state.bar < OPENING_BARS):
             return np.zeros(len(programs), dtype=bool)
-        asked_for = frozenset().union(*self._pending()) if wished is not None else self._plan.free or frozenset()
+        yet_to_begin = (wish for wish in wished or () if self._latest(wish) is None)
+        asked_for = frozenset().union(*yet_to_begin) if wished is not None else self._plan.free or frozenset()
         return ~(self._heard | _programs(asked_for))[programs]
+
+    def is_due(self, programs: np.ndarray) -> np.ndarray:
+        """(N,) bool, which of (N,) programs would fulfil a wish without which the bar may not end."""
+        return _programs(frozenset().union(*self._due()))[programs]
 
     @property
     def _plan(self) -> BarPlan:
@@ -221,21 +228,21 @@ class Constraints:
     def _has_room(self, program: int, onset: np.ndarray) -> np.ndarray:
         """(N,) bool, whether one more note of the program may begin at each onset.
 
-        An instrument that has to play in the bar may, even where given notes ring on.
+        An instrument that has to play in the bar may, even where given notes ring on; new ones do not, as it rested.
         """
         most = self.wishes.max_polyphony
         assert most is not None
-        if self._must_play_here and any(program in wish for wish in self._pending()):
+        if any(program in wish for wish in self._due()):
             return np.ones(len(onset), dtype=bool)
         return self._voices.sounding(program, onset) < most
 
     def _keep_cells(self, mask: np.ndarray) -> None:
         """Which instruments may come next, and whether the bar and the piece may end."""
         state, wishes = self.state, self.wishes
-        pending = self._pending() if self._must_play_here else []
+        due = self._due()
         free = self._free_programs(state.bar)
         if self._new_notes >= wishes.max_notes_per_bar:
-            free &= _programs(frozenset().union(*pending))
+            free &= _programs(frozenset().union(*due))
         if wishes.max_polyphony is not None:
             latest = np.array([self._latest_onset()])
             for program in self._voices.ringing():
@@ -244,12 +251,12 @@ class Constraints:
         if kept:
             free &= ENSEMBLE_RANK < ENSEMBLE_RANK[kept[0].program]
             free[kept[0].program] = True
-        for wish in pending:
+        for wish in due:
             free &= ENSEMBLE_RANK <= max(ENSEMBLE_RANK[program] for program in wish)
         mask[_SPAN[T.INSTRUMENT]] &= free
         is_last_bar = state.bar + 1 == wishes.bars
-        mask[_SPAN[T.EOS]] &= is_last_bar and not kept and not pending
-        mask[_SPAN[T.CHORD]] &= not is_last_bar and not kept and not pending
+        mask[_SPAN[T.EOS]] &= is_last_bar and not kept and not due
+        mask[_SPAN[T.CHORD]] &= not is_last_bar and not kept and not due
 
     def _latest_onset(self) -> int:
         """The latest onset of the vocabulary in the open bar."""
@@ -263,14 +270,22 @@ class Constraints:
             free &= self._asked_for
         return free
 
-    @property
-    def _must_play_here(self) -> bool:
-        """Whether what has not played yet has to in this bar."""
-        return self.state.bar == self._due_bar
+    def _due(self) -> list[frozenset[int]]:
+        """The wished instruments that must play in the open bar, and have not: they rested for as long as they may."""
+        bar = self.state.bar
+        if bar not in self._free_bars:
+            return []
+        begins_by = self._free_bars[:OPENING_BARS][-1]
 
-    def _pending(self) -> list[frozenset[int]]:
-        """The wished instruments of which nothing new was written yet."""
-        return [wish for wish in self.wishes.instruments or () if not wish & self._has_played]
+        def plays_by(wish: frozenset[int]) -> int:
+            latest = self._latest(wish)
+            return begins_by if latest is None else latest + self.wishes.max_rest + 1
+
+        return [wish for wish in self.wishes.instruments or () if bar >= plays_by(wish)]
+
+    def _latest(self, wish: frozenset[int]) -> int | None:
+        """The latest bar in which a wished instrument sounds; ``None`` where nothing new of it was written yet."""
+        return max((self._latest_bar[program] for program in wish & self._latest_bar.keys()), default=None)
 
 
 def _programs(wanted: frozenset[int] | None) -> np.ndarray:

@@ -50,7 +50,7 @@ class Sampler:
             constraints: Of the piece.
         """
         settings, scores = self.settings, logits.astype(np.float64)
-        self._redirect(scores, allowed, constraints.by_grammar)
+        self._redirect(scores, allowed, constraints)
         density, num_notes = constraints.wishes.density, constraints.notes_in_new_cell
         if density is not None and num_notes is not None:
             self._lean(scores, allowed, density_lean(num_notes, density))
@@ -71,21 +71,23 @@ class Sampler:
             probabilities /= probabilities.sum()
         return probabilities
 
-    def _redirect(self, scores: np.ndarray, allowed: np.ndarray, by_grammar: np.ndarray) -> None:
+    def _redirect(self, scores: np.ndarray, allowed: np.ndarray, constraints: Constraints) -> None:
         """Let what a wish forbids strengthen what means the same, instead of all that is left.
 
         A model that wants to end the last bar says CHORD, which may not come; without this its wish would go to
         further notes. So the probability of forbidden bar ends goes to the bar ends that are allowed, or else to the
-        instruments, and that of forbidden instruments to the instruments that are allowed, or else to the bar ends.
+        instruments that must come before one, or else to all instruments, and that of forbidden instruments to the
+        instruments that are allowed, or else to the bar ends.
         """
         before = scores.copy()
-        forbidden = by_grammar & ~allowed
-        for group, other in ((self._bar_ends, self._cells), (self._cells, self._bar_ends)):
+        forbidden = constraints.by_grammar & ~allowed
+        due = np.zeros(len(scores), dtype=bool)
+        due[self._cells] = constraints.is_due(self._programs)
+        for group, *others in ((self._bar_ends, due, self._cells), (self._cells, self._bar_ends)):
             lost = before[group & forbidden]
             if len(lost):
-                heirs = group & allowed
-                heirs = heirs if heirs.any() else other & allowed
-                if heirs.any():
+                heirs = next((heirs & allowed for heirs in (group, *others) if (heirs & allowed).any()), None)
+                if heirs is not None:
                     had = _log_sum(scores[heirs])
                     scores[heirs] += np.logaddexp(had, _log_sum(lost)) - had
 

@@ -28,11 +28,14 @@ _MOST_NAMED = 24
 class Wishes:
     """What the new music must be.
 
-    ``instruments`` holds one set of programs for every wished name: only these play, and of each set at least one.
+    ``instruments`` holds one set of programs for every wished name: only these play, and of each set at least one
+    keeps playing.
     """
 
     bars: int
     """Of the whole piece."""
+    max_rest: int
+    """Bars in a row in which a wished instrument that has begun may be silent."""
     tempo: int | None = None
     """Tempo bin."""
     meters: tuple[tuple[int, int], ...] = ()
@@ -67,6 +70,7 @@ def make_wishes(vocabulary: Vocabulary, settings: GenerationSettings, *, bars: i
         _require(vocabulary, TokenType.TEMPO, [tempo_bin], f"tempo {settings.tempo:g}")
     return Wishes(
         bars=bars,
+        max_rest=settings.max_rest,
         tempo=tempo_bin,
         meters=() if settings.meter is None else _meters(settings.meter, vocabulary, bars),
         chords=() if settings.chords is None else _chords(settings.chords, vocabulary),

@@ -37,7 +37,11 @@ class GenerationSettings(Section):
     chords: str | None = None
     """Such as ``C:maj A:min F:maj G:7``: the harmony of one bar after the other, over and over again."""
     instruments: str | None = None
-    """Such as ``drums,bass,piano`` or ``#0,#33``: only these play, and each begins within four bars."""
+    """Such as ``drums,bass,piano`` or ``#0,#33``: only these play. Each begins within four bars and keeps playing."""
+    max_rest: Annotated[int, Field(ge=0)] = 1
+    """So many bars in a row a wished instrument is silent at most, once it has begun, also one of ``replace`` and
+    ``add``; as many as the piece has leave it to the model. By 1 it sounds in about half of the bars or more: of 2,221
+    instruments that do in a quarter of the bars of real pieces, nine in ten do in 59 % of them or more."""
     new_instrument_penalty: Annotated[float, Field(ge=0)] = 3.0
     """By so many nats less likely is, from the fifth bar on, an instrument that has not played so far and that nobody
     asked for, and from the first on a second one of a wished family; 0 leaves it to the model. It comes behind
@@ -53,9 +57,9 @@ class GenerationSettings(Section):
     primer_bars: Positive | None = None
     """Take only so many of its bars."""
     replace: str | None = None
-    """Instruments of the primer that are written anew, while all others stay."""
+    """Instruments of the primer that are written anew and keep playing, while all others stay."""
     add: str | None = None
-    """Instruments that the primer is given besides."""
+    """Instruments that the primer is given besides, and that keep playing."""
     vary: str | None = None
     """Bars of the primer, such as ``9-16``, outside of which nothing changes. Alone it writes all of them anew."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -85,6 +85,8 @@ def test_a_control_that_is_not_obeyed_is_found(model: mf.MeloFormer) -> None:
         (problem,) = broken_controls(ids, {**fine, name: value}, vocabulary)
         assert problem.startswith(name)
     assert broken_controls(ids, {**fine, "instruments": "bass,piano"}, vocabulary) != []
+    (problem,) = broken_controls(ids, {**fine, "max_rest": 0}, vocabulary)
+    assert problem.startswith("instruments=drums,bass,piano: found {'drums': [0, 1], 'bass': [1, 0], 'piano': [0, 1]}")
     assert "grammar" in broken_controls(ids[:-1], fine, vocabulary)[0]
 
 

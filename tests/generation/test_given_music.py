@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import meloformer as mf
+from benchmarks.controls import rests_of
 from meloformer.bench.music import practice_piece
 from meloformer.errors import GenerationError, RejectError
+from meloformer.generation.constraints import OPENING_BARS
 from meloformer.generation.plan import bars_of
 from meloformer.midi.bars import grid_of
-from meloformer.midi.score import DRUMS, Score, ending_with_its_bars
+from meloformer.midi.score import DRUMS, Score, ending_with_its_bars, make_score
 from meloformer.settings import GenerationSettings
 from meloformer.tokens.grammar import grammar_errors
 from meloformer.tokens.vocabulary import Vocabulary
@@ -67,6 +69,30 @@ def test_instruments_are_wished_of_what_goes_on_only(model: mf.MeloFormer, song:
     (ids,) = mf.generate(model, settings=SHORT, primer=song, primer_bars=2, bars=5, instruments="violin,drums")
     new = cells_of(ids)[2:]
     assert set().union(*new) == {40, DRUMS}
+
+
+def test_wished_instruments_sound_in_what_goes_on_where_given_notes_of_theirs_ring(
+    model: mf.MeloFormer, tmp_path: Path
+) -> None:
+    held = make_score(
+        ticks_per_quarter=12, onset_ticks=[0, 0], duration_ticks=[384, 12], pitch=[60, 36], velocity=[80, 80],
+        program=[0, 33], tempos=[(0, 500_000)], end_ticks=96, num_tracks=2,
+    )  # fmt: skip
+    mf.write_midi(held, tmp_path / "held.mid")
+    wish = {"primer": tmp_path / "held.mid", "primer_bars": 1, "bars": 6, "max_polyphony": 1}
+    (ids,) = mf.generate(model, settings=SHORT, instruments="#0,#33", **wish)
+    assert 0 in set().union(*cells_of(ids)[1:5])
+
+
+def test_an_added_and_a_replaced_instrument_keep_playing(model: mf.MeloFormer, song: Path) -> None:
+    for max_rest in (0, 2):
+        (ids,) = mf.generate(model, settings=SHORT, primer=song, replace="bass", add="choir,strings", max_rest=max_rest)
+        for programs in ({BASS}, {52, 53, 54}, set(STRINGS)):
+            before, *rests = rests_of(mf.decode(ids), programs)
+            assert before < OPENING_BARS
+            assert max(rests) <= max_rest
+    (ids,) = mf.generate(model, settings=SHORT, primer=song, add="#75", max_rest=12)
+    assert max(rests_of(mf.decode(ids), {75})) > 2  # these weights would let it rest
 
 
 def test_an_instrument_is_replaced_and_every_other_cell_stays(model: mf.MeloFormer, song: Path) -> None:

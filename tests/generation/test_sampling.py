@@ -78,7 +78,7 @@ def test_an_instrument_that_comes_late_and_unasked_is_less_likely() -> None:
     assert flute_beside_violin(5, LATE.model_copy(update={"temperature": 0.5})) == pytest.approx(np.exp(-2))
     assert flute_beside_violin(5, LATE.model_copy(update={"new_instrument_penalty": 0})) == 1
     asked_for = LATE.model_copy(update={"instruments": "violin,flute"})
-    assert flute_beside_violin(5, asked_for) == 1
+    assert flute_beside_violin(3, asked_for) == 1  # later it would be due
     varied = frozenset({40, 73})  # bars of a piece that has a flute elsewhere
     assert flute_beside_violin(5, LATE, free=varied) == 1
     assert flute_beside_violin(5, LATE, opening=()) == 1  # nobody has played yet
@@ -113,6 +113,28 @@ def test_wished_instruments_begin_in_the_first_four_bars(bars: int, due: int) ->
     assert constraints.allowed()[vocabulary.id_of("#73")]
 
 
+@pytest.mark.parametrize("max_rest", [0, 1, 3])
+@pytest.mark.parametrize("length", [12, 96])
+def test_a_wished_instrument_rests_so_many_bars_and_no_more(max_rest: int, length: int) -> None:
+    vocabulary = Vocabulary.default()
+    chosen = GenerationSettings(bars=32, instruments="violin,flute", max_rest=max_rest)
+    constraints = Constraints(make_wishes(vocabulary, chosen), vocabulary)
+    for name in ("BOS", "N", "4/4", "120", *NOTE, "#73", "T0", "P60", f"D{length}", "V9"):
+        constraints.advance(vocabulary.id_of(name))
+    bars_of_note = -(-length // 48)
+    for bar in range(1, bars_of_note + max_rest):
+        for name in ("N", *NOTE):
+            constraints.advance(vocabulary.id_of(name))
+        assert constraints.allowed()[vocabulary.id_of("N")], bar  # it rings on, or rests
+    for name in ("N", *NOTE):
+        constraints.advance(vocabulary.id_of(name))
+    assert not constraints.allowed()[vocabulary.id_of("N")]
+    for name in ("#73", "T0", "P60", "D12", "V9"):
+        assert constraints.allowed()[vocabulary.id_of(name)], name
+        constraints.advance(vocabulary.id_of(name))
+    assert constraints.allowed()[vocabulary.id_of("N")]
+
+
 def test_instruments_of_a_beginning_are_not_new() -> None:
     vocabulary = Vocabulary.default()
     names = ["BOS", "N", "4/4", "120", *NOTE, "#73", "T0", "P60", "D12", "V9", *["N", *NOTE] * 4]
@@ -132,7 +154,9 @@ def test_a_forbidden_bar_line_ends_the_last_bar_and_does_not_become_more_notes()
         logits[vocabulary.id_of(name)] = np.log(probability)
 
     def probability_of(name: str, instruments: str, bars: int) -> float:
-        chosen = GenerationSettings(bars=bars, instruments=instruments, max_notes_per_bar=9, min_p=0)
+        chosen = GenerationSettings(
+            bars=bars, instruments=instruments, max_notes_per_bar=9, min_p=0, new_instrument_penalty=0
+        )
         constraints = Constraints(make_wishes(vocabulary, chosen), vocabulary)
         for token_id in ids:
             constraints.advance(token_id)
@@ -145,3 +169,5 @@ def test_a_forbidden_bar_line_ends_the_last_bar_and_does_not_become_more_notes()
     assert probability_of("#41", "violin,viola", bars=2) == pytest.approx(0.1, abs=1e-3)  # the flute's place too
     assert probability_of("#41", "violin,viola", bars=1) == pytest.approx(0.9, abs=1e-3)  # it has yet to play
     assert probability_of("EOS", "violin,viola", bars=1) == 0
+    assert probability_of("#73", "strings,flute", bars=1) == pytest.approx(0.86, abs=1e-3)  # the flute's, as it is due
+    assert probability_of("#41", "strings,flute", bars=1) == pytest.approx(0.04, abs=1e-3)  # and not a further string's
