@@ -2,8 +2,9 @@
 
     python -m experiments.packaged SHARDS --out FILE.safetensors --minutes 75 [--plain] [--set SECTION.FIELD=VALUE]
 
-Both have the same music, rows and time, which on a CPU is CPU time. The rival is written as a MeloFormer whose heads
-read the whole document and that has no summaries, which computes the same; so it can be asked for music, too.
+Both have the same music, rows and time, which on a CPU is CPU time. With ``--set training.init=FILE.safetensors`` they
+go on from what this wrote before, on longer rows perhaps. The rival is written as a MeloFormer whose heads read the
+whole document and that has no summaries, which computes the same; so it can be asked for music, too.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import torch
 
 import experiments.families  # noqa: F401 (the rival's heads are one of them)
 from experiments.plain import PlainTransformer, as_meloformer
-from experiments.results import to_record
+from experiments.results import Record, to_record
 from experiments.run import Teller, say
 from experiments.train import Budget, train_variant
 from meloformer.cli.generate import make_folder
-from meloformer.errors import MeloFormerError
+from meloformer.errors import InputError, MeloFormerError
 from meloformer.files import write_text
 from meloformer.model.weights import save_weights
 from meloformer.settings_file import load_settings
@@ -55,8 +56,20 @@ def train_packaged(options: Options) -> None:
     if isinstance(model, PlainTransformer):
         model = as_meloformer(model)
     save_weights(model.half(), options.out)
-    write_text(options.out.with_suffix(".json"), json.dumps(to_record(outcome), indent=1) + "\n")
+    record = to_record(outcome)
+    if settings.training.init is not None:
+        record = _with_what_was_before(record, settings.training.init)
+    write_text(options.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     say(f"{outcome.prediction.model.per_note:.4f} nats a note after {outcome.steps:,} steps")
+
+
+def _with_what_was_before(record: Record, init: Path) -> Record:
+    """Steps, time and tokens are those of the weights from their very beginning."""
+    beside = init.with_suffix(".json")
+    if not beside.is_file():
+        raise InputError(f"there is no {beside}, which tells how {init} was trained", "name what this program wrote")
+    before = json.loads(beside.read_text(encoding="utf-8"))
+    return {**record, **{name: before[name] + record[name] for name in ("steps", "seconds", "targets")}}
 
 
 def main(arguments: list[str] | None = None) -> None:

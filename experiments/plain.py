@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from meloformer.model.rope import Rotation, rotate, rotation
 from meloformer.settings import ModelSettings
 from meloformer.tokens.attributes import NUM_INSTRUMENTS
 from meloformer.tokens.vocabulary import Vocabulary
+from meloformer.training.state import start_from
 
 Documents = list[tuple[int, int, int]]
 """Row, start and stop of every document, and of what is left of a row behind the last one; rows in order."""
@@ -113,12 +115,24 @@ def as_meloformer(plain: PlainTransformer) -> MeloFormer:
 
     Needs the family ``document`` of ``experiments/families.py``.
     """
-    heads = {"heads": {"document": plain.settings.num_heads}, "summaries": "none"}
-    settings = plain.settings.model_copy(update=heads)
-    model = MeloFormer(settings, plain.vocabulary)
+    model = _without_weights(plain)
     model.load_state_dict({name_in_meloformer(name): weight for name, weight in plain.state_dict().items()})
     model.seq_len = plain.seq_len
-    return model.to(plain.device)
+    return model
+
+
+def start_plain_from(source: Path, plain: PlainTransformer) -> None:
+    """Take over weights that were written by way of :func:`as_meloformer`; raises as ``start_from`` does."""
+    model = _without_weights(plain)
+    start_from(source, model)
+    weights = model.state_dict()
+    plain.load_state_dict({name: weights[name_in_meloformer(name)] for name in plain.state_dict()})
+
+
+def _without_weights(plain: PlainTransformer) -> MeloFormer:
+    """A MeloFormer of the same shape."""
+    heads = {"heads": {"document": plain.settings.num_heads}, "summaries": "none"}
+    return MeloFormer(plain.settings.model_copy(update=heads), plain.vocabulary).to(plain.device)
 
 
 def name_in_meloformer(name: str) -> str:

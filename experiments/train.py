@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.plain import PlainTransformer
+from experiments.plain import PlainTransformer, start_plain_from
 from meloformer.errors import MeloFormerError, SettingsError, ShardError
 from meloformer.evaluation.prediction import Prediction, measure_prediction
 from meloformer.model.batch import Batch
@@ -28,6 +28,7 @@ from meloformer.training.loop import MOST_SKIPPED
 from meloformer.training.loss import evaluate, unigram_nats
 from meloformer.training.optimizer import Optimizers, learning_rate_at, make_optimizers
 from meloformer.training.plan import Plan, make_plan
+from meloformer.training.state import start_from
 from meloformer.training.step import Precision, train_step
 
 PARTS_OF_A_RUN = 100_000
@@ -149,7 +150,7 @@ class Run:
 
     @classmethod
     def started(cls, plan: Plan, settings: Settings, *, plain: bool) -> Run:
-        """With fresh weights."""
+        """With fresh weights, or those of ``training.init``."""
         chosen, vocabulary = settings.training, plan.shards.vocabulary
         device = choose_device(chosen.device)
         torch.manual_seed(chosen.seed)
@@ -160,6 +161,8 @@ class Run:
                 else MeloFormer(settings.model, vocabulary)
             )
         model.seq_len = chosen.seq_len
+        if chosen.init is not None:
+            (start_plain_from if plain else start_from)(chosen.init, model)
         precision = Precision.of(chosen.precision or ("bf16" if device.type == "cuda" else "fp32"), device)
         return cls(plan, settings, model, make_optimizers(model, chosen), precision, _clock(device))
 

@@ -72,7 +72,7 @@ def begin(shards: Path, run: Path, settings: Settings, *, resume: bool, ranks: R
         model = MeloFormer(settings.model, plan.shards.vocabulary)
     model.seq_len = chosen.seq_len
     if chosen.init is not None and not resume:
-        _start_from(chosen.init, model)
+        start_from(chosen.init, model)
     optimizers = make_optimizers(model, chosen)
     position = Position(rows_per_step=plan.rows_per_step)
     if resume and checkpoints_of(run):
@@ -128,7 +128,7 @@ def _validation(plan: Plan, num_rows: int, device: torch.device) -> tuple[list[B
     return batches, unigram_baseline(plan.training.documents.whole(), batches, vocabulary)
 
 
-def _start_from(source: Path, model: MeloFormer) -> None:
+def start_from(source: Path, model: MeloFormer) -> None:
     """Take over weights of the same shapes and the same vocabulary.
 
     Raises:

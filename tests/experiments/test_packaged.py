@@ -60,6 +60,30 @@ def test_both_are_trained_and_write_music_and_their_figures_stand_side_by_side(
     assert len(results.read_text().splitlines()) == 6  # other weights are
 
 
+@pytest.mark.parametrize("rival", [[], ["--plain"]], ids=["ours", "plain"])
+def test_training_goes_on_from_what_was_written_on_longer_rows(
+    tiny_shards: Path, tmp_path: Path, rival: list[str]
+) -> None:
+    short, long = tmp_path / "short.safetensors", tmp_path / "long.safetensors"
+    packaged.main([str(tiny_shards), "--out", str(short), "--minutes", "0.01", *rival, *WORDS])
+    further = [
+        "--set",
+        f"training.init={short}",
+        "--set",
+        "training.seq_len=256",
+        "--set",
+        "training.learning_rate=1e-9",
+    ]
+    packaged.main([str(tiny_shards), "--out", str(long), "--minutes", "0.005", *rival, *WORDS[:6], *further])
+    assert (load(short).seq_len, load(long).seq_len) == (128, 256)
+    before, after = (load_file(path) for path in (short, long))
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, atol=1e-3, rtol=1e-2)
+    told = [json.loads(path.with_suffix(".json").read_text()) for path in (short, long)]
+    for name in ("steps", "seconds", "targets"):
+        assert told[1][name] > told[0][name]
+
+
 def test_the_card_tells_what_is_in_the_shards_and_refuses_what_it_does_not_know(songs: Path, tmp_path: Path) -> None:
     music_folder = tmp_path / "music"
 
