@@ -137,7 +137,8 @@ def _value(facts: dict[str, Any]) -> str:
     if "enum" in facts:
         return ", ".join(f"`{choice}`" for choice in facts["enum"])
     kinds = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}
-    kinds |= {"array": "list of whole numbers", "object": "name -> number"}
+    item = facts.get("items", {}).get("type", "integer")
+    kinds |= {"array": f"list of {'texts' if item == 'string' else kinds[item] + 's'}", "object": "name -> number"}
     low = facts.get("minimum", facts.get("exclusiveMinimum"))
     high = facts.get("maximum")
     words = kinds[facts["type"]]

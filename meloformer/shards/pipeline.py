@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from meloformer.errors import InputError, OutputError
@@ -44,6 +45,7 @@ def filter_pieces(
     """
     sections = sections_of(settings, "filter", "tokens")
     pieces = music_pieces(find_sources(arguments), Work(settings, Vocabulary.default()))
+    _warn_of_idle_patterns(pieces, settings.filter.exclude)
     job = _Job(FILTERED, pieces, FilteredList(sections), sections, judge=settings.filter)
     return _run(job, out, progress)
 
@@ -94,6 +96,7 @@ def pack_pieces(
     sections = pieces.sections | sections_of(settings, "pack")
     _warn_of_ignored(pieces, settings)
     if not pieces.judged:
+        _warn_of_idle_patterns(pieces, settings.filter.exclude)
         sections = sections_of(settings, "filter") | sections
     output = ShardSet(settings.pack, sections, pieces.vocabulary, lambda key: split_of(key, settings.pack))
     return _run(_Job(SHARDS, pieces, output, sections, judge=None if pieces.judged else settings.filter), out, progress)
@@ -113,6 +116,13 @@ def _warn_of_ignored(pieces: Pieces, settings: Settings) -> None:
         settled = pieces.folder is not None and (name == "filter" or not pieces.sources) and name in pieces.sections
         if settled and given.model_fields_set and given.model_dump(mode="json") != pieces.sections[name]:
             warnings.warn(f"settings of {name} have no effect: {pieces.folder} was made with its own", stacklevel=3)
+
+
+def _warn_of_idle_patterns(pieces: Pieces, patterns: Iterable[str]) -> None:
+    """Say which patterns leave nothing out: one that is misspelt keeps what was not to be kept."""
+    for pattern in patterns:
+        if pieces.sources and not any(_fits(source.name, pattern) for source in pieces.sources):
+            warnings.warn(f"no name fits {pattern!r} of filter.exclude", stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -220,6 +230,9 @@ def _judged(
             yield result
             continue
         broken = reject_reason(result.statistics, settings)
+        pattern = next((each for each in settings.exclude if _fits(result.name, each)), None)
+        if pattern is not None:
+            broken = "excluded", f"its name fits {pattern!r} of filter.exclude"
         if broken is None and result.recovered is not None and not settings.keep_recovered:
             broken = "recovered", result.recovered
         if broken is None and not settings.keep_duplicates:
@@ -229,3 +242,8 @@ def _judged(
             if earlier != name:
                 broken = "duplicate", f"the same notes as {earlier}"
         yield result if broken is None else result.rejected(*broken)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether the end of a name, from the start of a file's or a folder's name on, fits; ``[`` stands for itself."""
+    return fnmatchcase(f"/{name}", f"*/{pattern.replace('[', '[[]')}")

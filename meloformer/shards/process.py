@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -70,9 +69,6 @@ def process_source(source: Source, work: Work) -> Result:
     settings = work.settings
     sha256 = None
     try:
-        for pattern in settings.filter.exclude:
-            if fnmatchcase(source.name, pattern):
-                raise RejectError("excluded", f"its name fits {pattern!r} of filter.exclude")
         data = read_bytes(source, max_bytes=settings.filter.max_file_bytes)
         sha256 = hashlib.sha256(data).hexdigest()
         score = parse_source(source, data, sustain=settings.tokens.sustain)

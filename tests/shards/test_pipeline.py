@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -228,6 +229,44 @@ def test_shards_are_not_replaced_by_nothing(music: Path, tmp_path: Path) -> None
         pack_pieces([music], tmp_path / "shards", settings_with("filter.min_notes=100000"))
     assert bytes_in(tmp_path / "shards") == before
     assert os.listdir(tmp_path) == ["shards"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("by_way_of", ["music", "tokens", "list"])
+def test_what_is_excluded_by_name_is_accounted_for_on_every_road(music: Path, tmp_path: Path, by_way_of: str) -> None:
+    chosen = settings_with('filter.exclude=["3.mid", "good/5*"]')
+    source = {"music": music, "tokens": tmp_path / "tokens", "list": tmp_path / "list"}[by_way_of]
+    if by_way_of == "tokens":
+        tokenize_pieces([music], source, chosen)  # judges nothing
+    if by_way_of == "list":
+        filter_pieces([music], source, chosen)
+    whole = pack_pieces([music], tmp_path / "whole", settings_with())
+    report = pack_pieces([source], tmp_path / "out", chosen)
+    kept = {json.loads(line)["name"] for line in (tmp_path / "out/documents.jsonl").read_text().splitlines()}
+    everything = {json.loads(line)["name"] for line in (tmp_path / "whole/documents.jsonl").read_text().splitlines()}
+    assert kept == {name for name in everything if Path(name).name not in ("3.mid", "5.mid")}
+    assert len(kept) < len(everything) == whole.kept
+    assert open_shards(tmp_path / "out").manifest.settings["filter"]["exclude"] == ["3.mid", "good/5*"]
+    if by_way_of != "list":
+        assert report.reasons()["excluded"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [("1.mid", True), ("*1.mid", True), ("good/*", True), ("good/?.mid", True), ("g*", True), ("*ood/1*", True),
+     ("ood/1.mid", False), ("mid", False), ("1.MID", False), ("good/", False), ("[g]ood/1.mid", False)],
+)  # fmt: skip
+def test_a_pattern_fits_from_the_start_of_a_name_to_the_end(
+    music: Path, tmp_path: Path, pattern: str, fits: bool
+) -> None:
+    for sources in ([music], [music, music / "good"]):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            filter_pieces(sources, tmp_path / "out", settings_with(f'filter.exclude=["{pattern}"]'))
+        lines = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
+        (one,) = (line for line in lines if line["name"].endswith("good/1.mid"))
+        assert (one.get("reason") == "excluded") == fits
+        is_told = any(f"no name fits '{pattern}'" in str(each.message) for each in told)
+        assert is_told == all(line.get("reason") != "excluded" for line in lines)
 
 
 def test_settings_that_an_earlier_stage_has_settled_are_named(music: Path, tmp_path: Path) -> None:

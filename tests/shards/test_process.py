@@ -107,15 +107,3 @@ def test_encoding_a_piece_here_equals_the_public_function(source: Source) -> Non
     piece = process_source(source, WORK)
     assert isinstance(piece, Piece)
     assert np.array_equal(piece.ids, encode(read_midi(source.path)))
-
-
-@pytest.mark.parametrize(
-    ("pattern", "is_out"), [("one", True), ("o*", True), ("*n?", True), ("On*", False), ("ne", False), ("one/*", False)]
-)
-def test_a_file_whose_name_fits_a_pattern_is_left_out_unread(source: Source, pattern: str, is_out: bool) -> None:
-    chosen = settings_with(f'filter.exclude=["other", "{pattern}"]')
-    result = process_source(source, Work(chosen, Vocabulary.default()))
-    assert isinstance(result, Reject) == is_out
-    if isinstance(result, Reject):
-        assert (result.reason, result.sha256) == ("excluded", None)
-        assert repr(pattern) in result.message
