@@ -48,6 +48,7 @@ def train_packaged(options: Options) -> None:
         SettingsError: A setting is unknown or out of range.
     """
     settings = load_settings(None, options.overrides, {}, recipe=RECIPE)
+    before = None if settings.training.init is None else _told_beside(settings.training.init)
     make_folder(options.out.parent)  # before the work begins
     told = Teller("plain" if options.plain else "ours")
     budget = Budget(minutes=options.minutes)
@@ -57,19 +58,17 @@ def train_packaged(options: Options) -> None:
         model = as_meloformer(model)
     save_weights(model.half(), options.out)
     record = to_record(outcome)
-    if settings.training.init is not None:
-        record = _with_what_was_before(record, settings.training.init)
+    if before is not None:  # steps, time and tokens are those of the weights from their very beginning
+        record |= {name: before[name] + record[name] for name in ("steps", "seconds", "targets")}
     write_text(options.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     say(f"{outcome.prediction.model.per_note:.4f} nats a note after {outcome.steps:,} steps")
 
 
-def _with_what_was_before(record: Record, init: Path) -> Record:
-    """Steps, time and tokens are those of the weights from their very beginning."""
-    beside = init.with_suffix(".json")
+def _told_beside(weights: Path) -> Record:
+    beside = weights.with_suffix(".json")
     if not beside.is_file():
-        raise InputError(f"there is no {beside}, which tells how {init} was trained", "name what this program wrote")
-    before = json.loads(beside.read_text(encoding="utf-8"))
-    return {**record, **{name: before[name] + record[name] for name in ("steps", "seconds", "targets")}}
+        raise InputError(f"there is no {beside}, which tells how {weights} was trained", "name what this program wrote")
+    return json.loads(beside.read_text(encoding="utf-8"))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,13 +13,16 @@ from typing import Any
 import torch
 
 from experiments.train import Outcome
+from meloformer.model.weights import sha256_of, weights_of
 from meloformer.settings import Settings
 from meloformer.training.state import COMPUTED_BY
 
 Record = dict[str, Any]
-SAME_RUN = ("seed", "steps", "seq_len", "data", "settings")
+SAME_RUN = ("seed", "rise", "seq_len", "data", "settings")
+"""Where these are equal, one run has the results at all ends."""
+SAME_RESULT = (*SAME_RUN, "steps")
 """Where these are equal, so is the result."""
-IDENTITY = ("experiment", "variant", "budget", *SAME_RUN)
+IDENTITY = ("experiment", "variant", "budget", *SAME_RESULT)
 """``budget`` says why it ends there: all take as many steps, or as long as so many steps of the first variant."""
 
 
@@ -49,7 +52,14 @@ def digest_of(settings: Settings, *, plain: bool) -> str:
         "model": settings.model.model_dump(mode="json", exclude=set(COMPUTED_BY)),
         "training": settings.training.model_dump(mode="json", exclude={"device", "seed", "steps", "epochs"}),
     }
+    if settings.training.init is not None:
+        record["training"]["init"] = sha256_of(weights_of(settings.training.init))
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def of_equal(record: Record, wanted: Record) -> Record:
+    """What was measured for a record, as the result of another one to which it is equal."""
+    return {**{name: value for name, value in record.items() if name not in (*IDENTITY, "cost")}, **wanted}
 
 
 def is_same(one: Record, other: Record, names: Sequence[str] = IDENTITY) -> bool:
@@ -78,6 +88,11 @@ def write_result(path: Path, record: Record) -> None:
         file.write((b"" if not text or text.endswith(b"\n") else b"\n") + json.dumps(record).encode() + b"\n")
 
 
+def machine() -> str:
+    """What computes."""
+    return f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
+
+
 def to_record(outcome: Outcome) -> Record:
     """What is kept of a variant."""
     return {
@@ -89,6 +104,6 @@ def to_record(outcome: Outcome) -> Record:
         "evaluation_seconds": round(outcome.evaluation_seconds, 2),
         "prediction": outcome.prediction.to_dict(),
         "curve": outcome.curve,
-        "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}",
+        "machine": machine(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }

@@ -10,21 +10,33 @@ steps as the others, and as many as take as long as those of the first variant, 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
 
 from experiments.config import Experiment, load_experiment, names
 from experiments.costs import Candidate, measure_costs, relative_cost
-from experiments.results import SAME_RUN, Record, identity, is_same, read_results, to_record, write_result
+from experiments.results import (
+    SAME_RESULT,
+    SAME_RUN,
+    Record,
+    identity,
+    is_same,
+    of_equal,
+    read_results,
+    to_record,
+    write_result,
+)
 from experiments.train import Budget, train_variant
 from meloformer.errors import MeloFormerError, RankError
 from meloformer.interruption import end_with_the_parent
@@ -63,37 +75,49 @@ class Task:
     @property
     def label(self) -> str:
         """Its name."""
-        first = self.wanted[0][1]
-        return f"{first['experiment']}, {first['variant']}, seed {first['seed']}"
+        return label_of(self.wanted[0][1])
+
+    @property
+    def run(self) -> str:
+        """Equal for tasks that one run does."""
+        return json.dumps([self.wanted[0][1][name] for name in SAME_RUN])
 
     def without(self, found: list[Record]) -> Task:
         """The same with those ends only whose results are not there."""
         left = [(budget, own) for budget, own in self.wanted if not any(is_same(own, each) for each in found)]
-        return Task(self.shards, self.settings, self.plain, left, self.curve_every)
+        return replace(self, wanted=left)
+
+
+def label_of(record: Record) -> str:
+    """The name of a run."""
+    return f"{record['experiment']}, {record['variant']}, seed {record['seed']}"
 
 
 def tasks_of(experiments: list[Experiment], options: Options) -> Iterator[Task]:
     """All runs; every variant of all experiments with the first seed, then with the next."""
-    data = open_shards(options.shards).split("train").fingerprint
-    variants = {one.name: [name for name in one.variants if _is_wanted(name, options)] for one in experiments}
+    variants = {
+        one.name: [name for name in one.variants if options.variants is None or name in options.variants]
+        for one in experiments
+    }
     costs = _costs(experiments, variants, options) if options.same_time else {}
-    for seed in options.seeds:
-        for experiment in experiments:
+    data = open_shards(options.shards).split("train").fingerprint
+    for seed, experiment in product(options.seeds, experiments):
+        for name in variants[experiment.name]:
+            own = _candidate(experiment, name, options, seed)
             steps = options.steps or experiment.steps
-            for name in variants[experiment.name]:
-                own = _candidate(experiment, name, options, seed)
-                ends: list[tuple[int, Record]] = [(steps, {"budget": {"steps": steps}})]
-                if options.same_time:
-                    cost = costs[experiment.name, name]
-                    as_long = {"budget": {"time_of_steps": steps}, "cost": round(cost, 3)}
-                    ends.append((max(round(steps / cost), 1), as_long))
-                same = identity(experiment.name, name, own.settings, data, plain=own.plain)
-                wanted = [(Budget(steps=last), {**same, "steps": last, **end}) for last, end in ends]
-                yield Task(options.shards, own.settings, own.plain, wanted, options.curve_every)
+            same = identity(experiment.name, name, own.settings, data, plain=own.plain)
+            ends = _ends(steps, costs.get((experiment.name, name)))
+            wanted = [(Budget(steps=last), {**same, "rise": steps, "steps": last, **end}) for last, end in ends]
+            yield Task(options.shards, own.settings, own.plain, wanted, options.curve_every)
 
 
-def _is_wanted(variant: str, options: Options) -> bool:
-    return options.variants is None or variant in options.variants
+def _ends(steps: int, cost: float | None) -> list[tuple[int, Record]]:
+    """After how many steps a run ends, and why: as many as all take; and as many as take as long, where costs count."""
+    ends: list[tuple[int, Record]] = [(steps, {"budget": {"steps": steps}})]
+    if cost is not None:
+        as_long = {"budget": {"time_of_steps": steps}, "cost": round(cost, 3)}
+        ends.append((max(round(steps / cost), 1), as_long))
+    return ends
 
 
 def _candidate(experiment: Experiment, variant: str, options: Options, seed: int = 0) -> Candidate:
@@ -106,20 +130,19 @@ def _costs(
     experiments: list[Experiment], variants: dict[str, list[str]], options: Options
 ) -> dict[tuple[str, str], float]:
     """(experiment, variant) -> what a step costs where one of the first variant costs 1."""
-    torch.set_num_threads(1)
-    measured = {
+    candidates = {
         one.name: {
             name: _candidate(one, name, options)
             for name in dict.fromkeys([next(iter(one.variants)), *variants[one.name]])
         }
         for one in experiments
     }
-    groups = [[*candidates.values()] for candidates in measured.values()]
+    groups = [[*own.values()] for own in candidates.values()]
     sessions = measure_costs(options.results.with_suffix(".costs.json"), options.shards, groups)
     return {
-        (experiment, name): relative_cost(next(iter(candidates.values())).digest, own.digest, sessions)
-        for experiment, candidates in measured.items()
-        for name, own in candidates.items()
+        (experiment, name): relative_cost(next(iter(own.values())), one, sessions)
+        for experiment, own in candidates.items()
+        for name, one in own.items()
     }
 
 
@@ -129,32 +152,30 @@ def run_experiments(experiments: list[Experiment], options: Options) -> int:
     Raises:
         MeloFormerError: Some runs failed, or a process of several has ended by itself.
     """
-    tasks: list[Task] = []
+    torch.set_num_threads(1)
     there = read_results(options.results)
+    tasks: dict[str, Task] = {}
     for task in tasks_of(experiments, options):
-        lacks = task.without(there)
+        lacks = _taken_over(task.without(there), there, options.results)
         if not lacks.wanted:
             say(f"{task.label}: is there already")
+        elif lacks.run in tasks:
+            other = tasks[lacks.run]
+            say(f"{task.label}: has the settings of {other.label}")
+            tasks[lacks.run] = replace(other, wanted=[*other.wanted, *lacks.wanted])
         else:
-            tasks.append(lacks)
-    first, again = [], []
-    for task in tasks:  # of equal runs only one, whose result the others then take over
-        is_new = not any(is_same(task.wanted[0][1], other.wanted[0][1], SAME_RUN) for other in first)
-        (first if is_new else again).append(task)
-    runs, failed = [], 0
-    for part in (first, again):
-        lacking = [left for left in (_taken_over(task, options.results) for task in part) if left.wanted]
-        runs += lacking
-        for task, records in _trained(lacking, options.jobs):
-            try:
-                for record in records():
-                    _keep(task, record, options.results)
-            except MeloFormerError as error:
-                failed += 1
-                say(f"{task.label}: {error}")
+            tasks[lacks.run] = lacks
+    failed = 0
+    for task, records in _trained([*tasks.values()], options.jobs):
+        try:
+            for record in records():
+                _keep(record, options.results)
+        except MeloFormerError as error:
+            failed += 1
+            say(f"{task.label}: {error}")
     if failed:
-        raise MeloFormerError(f"{failed} of {len(runs)} runs failed", "the same command tries them again")
-    return len(runs)
+        raise MeloFormerError(f"{failed} of {len(tasks)} runs failed", "the same command tries them again")
+    return len(tasks)
 
 
 def _trained(tasks: list[Task], jobs: int) -> Iterator[tuple[Task, Callable[[], Iterable[Record]]]]:
@@ -182,23 +203,26 @@ def _settle() -> None:
     end_with_the_parent()
 
 
-def _taken_over(task: Task, results: Path) -> Task:
+def _taken_over(task: Task, there: list[Record], results: Path) -> Task:
     """Write the results that another variant of equal settings has; the task without them."""
-    found = read_results(results)
-    for _, wanted in task.wanted:
-        equal = next((each for each in found if is_same(each, wanted, SAME_RUN)), None)
-        if equal is not None:
-            write_result(results, {**equal, **wanted})
-            say(f"{task.label}: has the settings of {equal['experiment']}, {equal['variant']}")
-    return task.without(read_results(results))
+    left = []
+    for budget, wanted in task.wanted:
+        equal = next((each for each in there if is_same(each, wanted, SAME_RESULT)), None)
+        if equal is None:
+            left.append((budget, wanted))
+        else:
+            write_result(results, of_equal(equal, wanted))
+            say(f"{label_of(wanted)}: has the settings of {label_of(equal)}")
+    return replace(task, wanted=left)
 
 
 def outcomes(task: Task) -> Iterator[Record]:
     """Train, and tell what became of every end."""
     ends = list(dict.fromkeys(budget for budget, _ in task.wanted))
     told = Teller(task.label)
+    rise = Budget(steps=task.wanted[0][1]["rise"])
     for outcome in train_variant(
-        task.shards, task.settings, ends, plain=task.plain, curve_every=task.curve_every, told=told
+        task.shards, task.settings, ends, plain=task.plain, rise=rise, curve_every=task.curve_every, told=told
     ):
         for budget, record in task.wanted:
             if budget == outcome.budget:
@@ -210,12 +234,10 @@ def all_outcomes(task: Task) -> list[Record]:
     return list(outcomes(task))
 
 
-def _keep(task: Task, record: Record, results: Path) -> None:
+def _keep(record: Record, results: Path) -> None:
     write_result(results, record)
-    say(
-        f"{task.label}: {record['prediction']['model']['nats_per_note']:.4f} nats a note after {record['steps']:,} "
-        f"steps and {record['seconds']:,.0f} s"
-    )
+    loss = record["prediction"]["model"]["nats_per_note"]
+    say(f"{label_of(record)}: {loss:.4f} nats a note after {record['steps']:,} steps and {record['seconds']:,.0f} s")
 
 
 class Teller:

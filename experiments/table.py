@@ -2,7 +2,7 @@
 
 python -m experiments.table [FILE...]
 
-Without files those in ``experiments/measured/``, which hold every result that the page shows.
+Without files those in ``experiments/measured/``.
 """
 
 from __future__ import annotations

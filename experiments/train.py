@@ -54,10 +54,6 @@ class Budget:
         assert self.steps is not None
         return step / self.steps
 
-    def to_dict(self) -> dict[str, float]:
-        """What is given."""
-        return {"minutes": self.minutes} if self.minutes is not None else {"steps": self.steps or 0}
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -87,6 +83,7 @@ def train_variant(
     budgets: Sequence[Budget],
     *,
     plain: bool = False,
+    rise: Budget | None = None,
     curve_every: int | None = None,
     told: Told | None = None,
 ) -> Iterator[Outcome]:
@@ -95,8 +92,9 @@ def train_variant(
     Args:
         shards: What ``pack`` wrote.
         settings: Sections ``model`` and ``training``; the number of steps is the budget's.
-        budgets: When to stop; of several ends, the learning rate rises by the first one's schedule.
+        budgets: When to stop.
         plain: The plain causal transformer of the same shape.
+        rise: By whose schedule the learning rate rises on the way to all of them; by default the first one's.
         curve_every: Steps between two points of the curve; by default there is none.
         told: Told of every step.
     Yields:
@@ -107,12 +105,12 @@ def train_variant(
         MeloFormerError: Loss or gradient were not finite for ``MOST_SKIPPED`` steps in a row.
     """
     if len(budgets) > 1 and settings.training.schedule != "wsd":
-        raise SettingsError("one run with two ends needs training.schedule=wsd", "ask for steps or for minutes")
+        raise SettingsError("one run with several ends needs training.schedule=wsd", "ask for one end")
     plan = make_plan(shards, settings)
     if not plan.validation.fragments:
         raise ShardError(f"{shards} has no validation documents", "make shards with a larger --set pack.val_share")
     run = Run.started(plan, settings, plain=plain)
-    for budget, ended in run.to_ends(budgets, curve_every, told):
+    for budget, ended in run.to_ends(budgets, rise or budgets[0], curve_every, told):
         started = ended.clock()
         vocabulary = plan.shards.vocabulary
         rows = (Batch.of(list(ids), vocabulary, device=ended.model.device) for ids in plan.validation.batches(epoch=0))
@@ -179,7 +177,7 @@ class Run:
         return other
 
     def to_ends(
-        self, budgets: Sequence[Budget], curve_every: int | None, told: Told | None
+        self, budgets: Sequence[Budget], rise: Budget, curve_every: int | None, told: Told | None
     ) -> Iterator[tuple[Budget, Run]]:
         """Every budget with the run at its end; this one goes on to the end that comes last."""
         left, falls_at = list(budgets), 1 - self.settings.training.decay_share
@@ -191,13 +189,21 @@ class Run:
                 while (done := budget.done(run.step, run.seconds)) < 1:
                     if run is self:
                         self._note_curve(curve_every, is_up=done < falls_at)
-                    run.take_step(
-                        done if budget is budgets[0] else max(done, self.settings.training.warmup_share), told
-                    )
+                    run.take_step(run._place(budget, rise), told)
                 yield budget, run
             if left:
                 self._note_curve(curve_every, is_up=True)
-                self.take_step(min(budgets[0].done(self.step, self.seconds), falls_at), told)
+                self.take_step(self._place(left[0], rise), told)
+
+    def _place(self, end: Budget, rise: Budget) -> float:
+        """The place on the schedule on the way to an end; the way up is the same to every end of a run."""
+        chosen, done = self.settings.training, end.done(self.step, self.seconds)
+        if chosen.schedule != "wsd" or end == rise:
+            return done
+        falls_at = 1 - chosen.decay_share
+        if done >= falls_at:
+            return max(done, chosen.warmup_share)
+        return min(rise.done(self.step, self.seconds), falls_at)
 
     def take_step(self, done: float, told: Told | None = None) -> None:
         """One step of the learning rate that belongs to a share of the run."""

@@ -29,7 +29,7 @@ def generate_command(
         str | None,
         typer.Option(
             "--instruments",
-            help="Only these; each keeps playing: names, families (bass, strings), numbers: drums,bass,#40.",
+            help="Only these, and they keep playing; names, families (bass, strings) or numbers: drums,bass,#40.",
         ),
     ] = None,
     chords: Annotated[

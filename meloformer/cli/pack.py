@@ -44,6 +44,6 @@ def pack_command(
     with console.progress("pack", quiet=quiet) as bar:
         report = pack_pieces(sources, out, settings, vocabulary, progress=bar)
     show_report(report, out, as_json=as_json, quiet=quiet)
-    if "val" not in report.splits:
+    if "val" not in report.splits and settings.pack.val_share > 0:
         remark = "no document fell into the validation split, so training on this has no validation loss"
-        console.say(f"{remark}; a larger share may give it some: --set pack.val_share=0.2", quiet=quiet)
+        console.say(f"{remark}; a larger pack.val_share may give it some", quiet=quiet)

@@ -143,7 +143,9 @@ def _stream(model: MeloFormer, settings: GenerationSettings, task: Assignment) -
     decoder, sampler = Decoder(model), Sampler(settings, vocabulary)
     context = settings.context or model.seq_len
     beginning = task.beginning
-    opened = decoder.read(beginning[:-1])[0] if len(beginning) > 1 else decoder.new_piece()
+    opened = decoder.new_piece()
+    if len(beginning) > 1:
+        opened = decoder.read(_in_sight(beginning[:-1], context, vocabulary))[0]
     pieces = []
     for number in range(settings.num):
         cache = opened if settings.num == 1 else opened.copy()
@@ -160,6 +162,13 @@ def _stream(model: MeloFormer, settings: GenerationSettings, task: Assignment) -
             yield from piece.finished_bars()
 
 
+def _in_sight(ids: np.ndarray, context: int | None, vocabulary: Vocabulary) -> np.ndarray:
+    """(T',) what is read of a piece of (T,) ids: all of it, or of ``context`` tokens and more the latest."""
+    if context is None or len(ids) < context:
+        return ids
+    return latest_context(ids, 3 * context // 4, vocabulary)
+
+
 def _next_logits(decoder: Decoder, pieces: list[_Piece], context: int | None) -> np.ndarray:
     """(P, V) what the model says after the next token that it has not read of each piece.
 
@@ -174,7 +183,6 @@ def _next_logits(decoder: Decoder, pieces: list[_Piece], context: int | None) ->
     for piece in pieces:
         piece.num_read += 1
     for piece in anew:
-        assert context is not None
         read = np.array(piece.ids[: piece.num_read], dtype=np.uint16)
-        piece.cache, rows[piece.number] = decoder.read(latest_context(read, 3 * context // 4, decoder.model.vocabulary))
+        piece.cache, rows[piece.number] = decoder.read(_in_sight(read, context, decoder.model.vocabulary))
     return torch.stack([rows[piece.number] for piece in pieces]).cpu().numpy()

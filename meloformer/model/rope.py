@@ -5,17 +5,16 @@ Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embeddin
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from meloformer.settings import Rope
+
 BASE = 10_000.0
 """Wavelengths run from 2 pi to 2 pi times this, in tokens or in grid steps."""
-
-
-Rope = Literal["position", "time", "both", "heads"]
 
 
 class Rotation(NamedTuple):

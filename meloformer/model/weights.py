@@ -96,7 +96,7 @@ def load_weights(path: Path, *, device: torch.device | str = "cpu") -> MeloForme
         settings = checked(ModelSettings, "model", json.loads(metadata["model"]))
         vocabulary = Vocabulary.from_json(metadata["vocabulary"], where="its vocabulary")
         seq_len = int(metadata["seq_len"]) if "seq_len" in metadata else None
-        if seq_len is not None and seq_len < 1:
+        if seq_len is not None and seq_len < 64:  # as for all settings of that kind
             raise ValueError(f"rows of {seq_len} tokens")
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: it lacks settings or vocabulary ({error})", _USE_ANOTHER) from None

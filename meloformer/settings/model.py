@@ -21,6 +21,7 @@ def _is_family(name: str) -> str:
 
 HeadFamily = Annotated[str, AfterValidator(_is_family)]
 Summaries = Literal["full", "bar", "none"]
+Rope = Literal["position", "time", "both", "heads"]
 TypeRule = Literal[True, "later"]
 """The rule of types as it was published first, or as it was published later."""
 
@@ -76,9 +77,9 @@ class ModelSettings(Section):
     summaries, and no weights for them."""
     bar_offsets: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 4)
     """How many bars back the ``ensemble`` and ``union`` heads look."""
-    rope: Literal["position", "time", "both", "heads"] = "both"
-    """What rotary positions count: tokens, grid steps of musical time, half of the dimensions each (``both``), or every
-    other key-value head each (``heads``)."""
+    rope: Rope = "both"
+    """What rotary positions count: tokens, grid steps of musical time, half of the dimensions each (``both``), or the
+    first, third, ... key-value head the one and the others the other (``heads``)."""
     attention: Literal["auto", "dense", "sparse", "flex"] = "auto"
     """How attention is computed, not what. ``dense`` is the reference, with masks of all tokens by all tokens;
     ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``flex`` does the same by compiled
@@ -117,6 +118,8 @@ class ModelSettings(Section):
             raise ValueError(f"dim {self.dim} over {self.num_heads} heads gives no head size divisible by 4")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"{self.num_heads} heads do not share {self.num_kv_heads} key-value heads evenly")
+        if self.rope == "heads" and self.num_kv_heads == 1:
+            raise ValueError("rope is heads, which takes two key-value heads or more; use rope=position")
         if 0 not in self.bar_offsets:
             raise ValueError("bar_offsets must contain 0, the bar itself")
         return self

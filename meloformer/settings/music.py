@@ -40,8 +40,8 @@ class GenerationSettings(Section):
     """Such as ``drums,bass,piano`` or ``#0,#33``: only these play. Each begins within four bars and keeps playing."""
     max_rest: Annotated[int, Field(ge=0)] = 1
     """So many bars in a row a wished instrument is silent at most, once it has begun, also one of ``replace`` and
-    ``add``; as many as the piece has leave it to the model. By 1 it sounds in about half of the bars or more: of 2,221
-    instruments that do in a quarter of the bars of real pieces, nine in ten do in 59 % of them or more."""
+    ``add``; with the piece's number of bars it may be silent for good. By 1 it sounds in about half of the bars or
+    more: of 2,221 instruments that do in a quarter of the bars of real pieces nine in ten do in 59 % or more."""
     new_instrument_penalty: Annotated[float, Field(ge=0)] = 3.0
     """By so many nats less likely is, from the fifth bar on, an instrument that has not played so far and that nobody
     asked for, and from the first on a second one of a wished family; 0 leaves it to the model. It comes behind

@@ -162,7 +162,7 @@ def test_progress_is_plain_lines_where_stderr_is_no_terminal(meloformer: Run, so
     assert "\x1b" not in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize(("share", "is_told"), [("0", True), ("0.5", False)])
+@pytest.mark.parametrize(("share", "is_told"), [("1e-9", True), ("0.5", False), ("0", False)])
 def test_pack_tells_when_nothing_is_held_out(meloformer: Run, songs: Path, share: str, is_told: bool) -> None:
     done = meloformer("pack", songs, "--set", f"pack.val_share={share}", "--set", "pack.test_share=0")
     assert done.returncode == 0

@@ -84,6 +84,12 @@ def test_training_goes_on_from_what_was_written_on_longer_rows(
         assert told[1][name] > told[0][name]
 
 
+def test_weights_of_which_nothing_is_told_are_refused_before_the_training(tiny_shards: Path, tmp_path: Path) -> None:
+    further = ["--set", "training.init=packaged"]
+    with pytest.raises(SystemExit, match=r"there is no packaged\.json, which tells how packaged was trained"):
+        packaged.main([str(tiny_shards), "--out", str(tmp_path / "a"), "--minutes", "99", *WORDS, *further])
+
+
 def test_the_card_tells_what_is_in_the_shards_and_refuses_what_it_does_not_know(songs: Path, tmp_path: Path) -> None:
     music_folder = tmp_path / "music"
 

@@ -18,6 +18,8 @@ from meloformer.errors import MeloFormerError, SettingsError
 from meloformer.settings import Settings
 from tests.training.conftest import tiny_shards as tiny_shards  # a fixture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ("model.num_layers=1", "model.dim=32", "model.ffn_dim=48", "training.seq_len=128", "training.batch_size=2")
 WORDS = [word for text in (*SMALL, "training.device=cpu") for word in ("--set", text)]
 
@@ -36,7 +38,7 @@ def time_costs_twice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def measured(_shards: Path, candidates: dict[str, costs.Candidate]) -> dict[str, float]:
         sizes.append(len(candidates))
-        return {digest: 1.0 + (one.settings.model.rope == "time") for digest, one in candidates.items()}
+        return {key: 1.0 + (one.settings.model.rope == "time") for key, one in candidates.items()}
 
     monkeypatch.setattr(costs, "_measured", measured)
     return sizes
@@ -89,9 +91,10 @@ def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(
     tiny_shards: Path, tmp_path: Path, time_costs_twice: list[int]
 ) -> None:
     words = ["positions", "--shards", str(tiny_shards), "--seeds", "0", "--variants", "both,time", *WORDS]
-    alone, both = tmp_path / "alone.jsonl", tmp_path / "both.jsonl"
-    run.main([*words, "--results", str(alone), "--steps", "5"])
+    words += ["--set", "training.warmup_share=0.4"]  # so that it matters by which end the learning rate rises
+    alone, both = tmp_path / "new" / "alone.jsonl", tmp_path / "both.jsonl"
     run.main([*words, "--results", str(alone), "--steps", "10"])
+    run.main([*words, "--results", str(alone), "--steps", "10", "--same-time"])  # a run for the other end alone
     run.main([*words, "--results", str(both), "--steps", "10", "--same-time", "--curve-every", "2"])
     wanted = {(record["variant"], record["steps"]): record["prediction"] for record in read_results(alone)}
     found = {(record["variant"], *record["budget"].items()): record for record in read_results(both)}
@@ -103,8 +106,9 @@ def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(
     for (variant, _), record in found.items():
         assert record["prediction"] == wanted[variant, record["steps"]]
     assert [point["steps"] for point in found["time", in_steps]["curve"]] == [2, 4, 6]
+    assert len(found) == 4
     run.main([*words, "--results", str(both), "--steps", "20", "--same-time"])
-    assert time_costs_twice == [2]  # what was measured side by side is not measured again
+    assert time_costs_twice == [2, 2]  # once for each file: what was measured side by side is not measured again
 
 
 def test_several_ends_need_a_learning_rate_that_stays_up(tiny_shards: Path) -> None:
@@ -113,17 +117,17 @@ def test_several_ends_need_a_learning_rate_that_stays_up(tiny_shards: Path) -> N
         next(train_variant(tiny_shards, settings, [Budget(steps=2), Budget(minutes=1)]))
 
 
-def test_costs_are_those_of_steps_taken_side_by_side(
+def test_costs_are_the_median_of_steps_taken_in_turn(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step of Muon takes 2 s, one of AdamW 3; the first of each takes longer, and does not count."""
-    seconds, taken = [0.0], [0]
+    """A step of Muon takes 2 s, one of AdamW 3; the first of each takes longer, and so does another one."""
+    seconds, taken = [0.0], list[str]()
 
     def take_step(self: train.Run, done: float) -> None:
         assert 0 < done < 1
-        taken[0] += 1
-        is_first = taken[0] <= 2
-        seconds[0] += 99 if is_first else 3 if self.settings.training.optimizer == "adamw" else 2
+        name = self.settings.training.optimizer
+        taken.append(name)
+        seconds[0] += 99 if taken.count(name) in (1, 4) else {"adamw": 3, "muon": 2}[name]
 
     monkeypatch.setattr(train, "_clock", lambda _device: lambda: seconds[0])
     monkeypatch.setattr(train.Run, "take_step", take_step)
@@ -131,17 +135,21 @@ def test_costs_are_those_of_steps_taken_side_by_side(
     muon, adamw = (
         costs.Candidate(experiment.settings_of(name, list(SMALL)), plain=False) for name in ("muon-8e-3", "adamw-1e-3")
     )
-    path = tmp_path / "r.costs.json"
-    costs.measure_costs(path, tiny_shards, [[muon, adamw]])
-    sessions = costs.read_costs(path)
-    assert costs.relative_cost(muon.digest, adamw.digest, sessions) == 1.5
-    assert taken[0] == 2 * (costs.ROUNDS + 1)
-    assert costs.relative_cost("a", "b", [{"a": 1.0, "b": 1.03}]) == 1  # no more than noise
-    with pytest.raises(ValueError, match="side by side"):
-        costs.relative_cost("a", "b", [{"a": 1.0}, {"b": 1.0}])
+    path = tmp_path / "new" / "r.costs.json"
+    sessions = costs.measure_costs(path, tiny_shards, [[muon, adamw]])
+    assert costs.relative_cost(muon, adamw, sessions) == 1.5
+    assert taken == ["muon", "adamw"] * (costs.ROUNDS + 1)
+    assert costs.measure_costs(path, tiny_shards, [[adamw, muon]]) == sessions
+    assert len(taken) == 2 * (costs.ROUNDS + 1)  # not again
+    dense = costs.Candidate(experiment.settings_of("muon-8e-3", [*SMALL, "model.attention=dense"]), plain=False)
+    with pytest.raises(ValueError, match="side by side"):  # the same result, at other costs
+        costs.relative_cost(muon, dense, sessions)
+    near = costs.Session("here", {muon.key: 1.0, adamw.key: 1 + costs.NOISE / 2})
+    assert costs.relative_cost(muon, adamw, [near]) == 1
+    monkeypatch.setattr(costs, "machine", lambda: "another machine")
+    assert costs.measure_costs(path, tiny_shards, [[muon, adamw]]) != sessions
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_runs_side_by_side_give_the_same_results_and_equal_settings_run_once(
     tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,9 @@ import meloformer as mf
 from benchmarks.controls import rests_of
 from meloformer.bench.music import practice_piece
 from meloformer.errors import GenerationError, RejectError
+from meloformer.generation.cache import PieceCache
 from meloformer.generation.constraints import OPENING_BARS
+from meloformer.generation.decoder import Decoder
 from meloformer.generation.plan import bars_of
 from meloformer.midi.bars import grid_of
 from meloformer.midi.score import DRUMS, Score, ending_with_its_bars, make_score
@@ -154,6 +156,24 @@ def test_a_piece_is_the_same_alone_and_among_others_when_it_goes_on(model: mf.Me
     together = mf.generate(model, settings=SHORT, num=3, **wish)
     (alone,) = mf.generate(model, settings=SHORT, **wish)
     assert np.array_equal(alone, together[0])
+
+
+def test_of_a_long_primer_as_much_is_read_as_is_in_sight(
+    model: mf.MeloFormer, song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    read = Decoder.read
+
+    def counted(self: Decoder, ids: np.ndarray) -> tuple[PieceCache, torch.Tensor]:
+        lengths.append(len(ids))
+        return read(self, ids)
+
+    monkeypatch.setattr(Decoder, "read", counted)
+    (ids,) = mf.generate(model, settings=SHORT, primer=song, bars=40, context=100)
+    assert len(ids) > 200
+    assert 0 < max(lengths) < 100
+    assert len(lengths) > 1  # and anew, as the piece grows
+    assert grammar_errors(ids) == []
 
 
 @pytest.mark.parametrize(

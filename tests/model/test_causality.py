@@ -71,15 +71,16 @@ def test_no_logit_changes_when_what_follows_changes(name: str, path: str) -> Non
 def mask_settings(draw: st.DrawFn) -> dict[str, Any]:
     path = draw(st.sampled_from(PATHS))
     families = FAMILIES if path == "dense" else FAMILIES[1:]
+    num_kv_heads = draw(st.sampled_from([1, 2, 4]))
     heads = Counter(draw(st.lists(st.sampled_from(families), min_size=4, max_size=4)))
     return {
         "attention": path,
         "heads": dict(heads),
-        "num_kv_heads": draw(st.sampled_from([1, 2, 4])),
+        "num_kv_heads": num_kv_heads,
         "type_rule": path == "dense" and draw(st.sampled_from([False, True, "later"])),
         "summaries": draw(st.sampled_from(["full", "bar", "none"])),
         "bar_offsets": tuple(sorted({0, *draw(st.lists(st.integers(1, 9), max_size=3))})),
-        "rope": draw(st.sampled_from(["position", "time", "both", "heads"])),
+        "rope": draw(st.sampled_from(["position", "time", "both", *(["heads"] if num_kv_heads > 1 else [])])),
         "summary_ffn": draw(st.sampled_from(["own", "shared"])),
     }
 

@@ -135,7 +135,7 @@ def test_weights_are_data_and_nothing_in_them_is_run(tmp_path: Path) -> None:
         (lambda _, metadata: _with_model(metadata, ffn_dim=2**40), r"ffn.gate.weight of shape \(24, 16\), not"),
         (lambda _, metadata: _with_model(metadata, num_kv_heads=1), r"regular_key.weight of shape \(16, 16\), not"),
         (lambda _, metadata: metadata.update(version="9"), "has version '9'"),
-        (lambda _, metadata: metadata.update(seq_len="0"), r"damaged: .* \(rows of 0 tokens\)"),
+        (lambda _, metadata: metadata.update(seq_len="63"), r"damaged: .* \(rows of 63 tokens\)"),
         (lambda _, metadata: metadata.update(model="{}x"), "damaged: it lacks settings or vocabulary"),
         (lambda _, metadata: metadata.pop("vocabulary"), "damaged: it lacks settings or vocabulary"),
         (lambda _, metadata: metadata.update(model='{"rope":"none"}'), r"model\.rope: .* \(found 'none'\)"),
