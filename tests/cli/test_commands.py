@@ -169,6 +169,18 @@ def test_pack_tells_when_nothing_is_held_out(meloformer: Run, songs: Path, share
     assert ("no validation loss" in done.stderr) == is_told
 
 
+@pytest.mark.parametrize("command", ["pack", "filter"])
+def test_files_are_left_out_by_name(meloformer: Run, songs: Path, command: str) -> None:
+    names = sorted(path.name for path in songs.iterdir())
+    left_out = ("--exclude", names[0], "--exclude", f"{Path(names[1]).stem}.*")
+    done = result_of(meloformer, command, songs, *left_out)
+    assert done["rejects"]["excluded"] == 2
+    assert done["inputs"] == len(names)
+    told = meloformer(command, songs, *left_out, "--exclude", "none-such").stderr
+    assert "no name fits 'none-such'" in told
+    assert names[0] not in told
+
+
 def test_tables_fit_into_eighty_columns(meloformer: Run, songs: Path) -> None:
     done = meloformer("pack", songs)
     assert done.stdout
