@@ -79,7 +79,9 @@ def rotate(heads_BNHE: Tensor, by: Rotation) -> Tensor:
     """(B, N, H, head_dim) queries or keys, rotated; the dtype stays."""
     num_kinds, num_heads = by.cos.shape[2], heads_BNHE.shape[2]
     if 1 < num_kinds < num_heads:  # the queries of a key-value head turn as its keys do
-        by = Rotation(*(each.repeat_interleave(num_heads // num_kinds, dim=2) for each in by))
+        grouped = heads_BNHE.unflatten(2, (num_kinds, -1))
+        turned: Tensor = _Rotate.apply(grouped, *(each[:, :, :, None] for each in by))  # pyright: ignore
+        return turned.flatten(2, 3)
     return _Rotate.apply(heads_BNHE, *by)  # pyright: ignore[reportReturnType]
 
 
