@@ -237,7 +237,9 @@ def all_outcomes(task: Task) -> list[Record]:
 def _keep(record: Record, results: Path) -> None:
     write_result(results, record)
     loss = record["prediction"]["model"]["nats_per_note"]
-    say(f"{label_of(record)}: {loss:.4f} nats a note after {record['steps']:,} steps and {record['seconds']:,.0f} s")
+    why = "the same steps" if "steps" in record["budget"] else "the same time"
+    told = f"{loss:.4f} nats a note after {record['steps']:,} steps and {record['seconds']:,.0f} s"
+    say(f"{label_of(record)}, {why}: {told}")
 
 
 class Teller:

@@ -25,7 +25,7 @@ NOTHING = "Not run yet."
 
 def with_spread(values: Sequence[float], places: int = 3) -> str:
     """Mean and, of several, half the distance from the smallest to the largest."""
-    mean = f"{statistics.fmean(values):.{places}f}"
+    mean = f"{round(statistics.fmean(values), places) + 0.0:.{places}f}"  # no -0.000
     return f"{mean} ± {(max(values) - min(values)) / 2:.{places}f}" if len(values) > 1 else mean
 
 
@@ -97,6 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         parser.error(f"there are no results at {', '.join(missing)}")
+    if not args.page.is_file():
+        parser.error(f"there is no page {args.page}")
     results = latest([record for path in paths for record in read_results(path)])
     for name in names():
         write_section(args.page, name, section(load_experiment(name), results))

@@ -15,7 +15,9 @@ Sources = Annotated[
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="PATTERN", help="Leave out such names, as 'demo-*' or '*.krn'; may be repeated."),
+    typer.Option(
+        "--exclude", metavar="PATTERN", help="Leave out such files or folders, as '*.krn' or demos; may be repeated."
+    ),
 ]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings from a TOML file.")]
 Overrides = Annotated[

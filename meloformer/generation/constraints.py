@@ -281,7 +281,8 @@ class Constraints:
             latest = self._latest(wish)
             return begins_by if latest is None else latest + self.wishes.max_rest + 1
 
-        return [wish for wish in self.wishes.instruments or () if bar >= plays_by(wish)]
+        due = (wish for wish in self.wishes.instruments or () if bar >= plays_by(wish))
+        return [wish & self._latest_bar.keys() or wish for wish in due]  # of a family what began goes on
 
     def _latest(self, wish: frozenset[int]) -> int | None:
         """The latest bar in which a wished instrument sounds; ``None`` where nothing new of it was written yet."""

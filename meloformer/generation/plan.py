@@ -77,6 +77,8 @@ def assignment(settings: GenerationSettings, vocabulary: Vocabulary) -> Assignme
                 f"{settings.primer} has {len(bars)} bars, not {settings.primer_bars}", "take fewer with --primer-bars"
             )
         bars = bars[: settings.primer_bars]
+    if not any(bar.plan.cells for bar in bars):
+        raise GenerationError(f"{settings.primer} has no notes in its {len(bars)} bars", "name music that has some")
     if rewriting:
         return _rewritten(settings, vocabulary, bars)
     if len(bars) >= settings.bars:

@@ -66,7 +66,7 @@ COMMON_NAMES: dict[str, tuple[int, ...]] = {
     "drums": (DRUMS,),
     "drum": (DRUMS,),
     "percussion": (DRUMS,),
-    "strings": (*range(40, 52),),
+    "strings": (*range(40, 46), *range(48, 52)),  # General MIDI counts harp and timpani among them
     "choir": (52, 53, 54),
     "voice": (52, 53, 54),
     "sax": (*range(64, 68),),
@@ -81,6 +81,10 @@ COMMON_NAMES: dict[str, tuple[int, ...]] = {
     "electric guitar": (*range(26, 32),),
 }
 """What people say besides -> programs, likeliest first."""
+
+
+SHORTEST_BEGINNING = 3
+"""Letters of a word by which an instrument may be named: fewer begin the words of many."""
 
 
 def program_name(program: int) -> str:
@@ -98,7 +102,7 @@ def programs_of(name: str) -> list[int]:
     """The programs that a name stands for.
 
     Args:
-        name: A number ``33`` or ``#33``, ``#D``, ``drums``, a General MIDI name or the beginning of a
+        name: A number ``33`` or ``#33``, ``#D``, ``drums``, a General MIDI name or at least three letters that begin a
             word of one, a family; any case.
     Returns:
         Programs, at least one; several for a family.
@@ -120,7 +124,8 @@ def programs_of(name: str) -> list[int]:
     plural = wanted.removesuffix("s")
     if plural in COMMON_NAMES or plural in FAMILIES:
         return list(COMMON_NAMES.get(plural) or FAMILIES[plural])
-    partial = [program for program, full in enumerate(PROGRAM_NAMES) if wanted and f" {wanted}" in f" {full.lower()}"]
+    is_long = len(wanted) >= SHORTEST_BEGINNING
+    partial = [program for program, full in enumerate(PROGRAM_NAMES) if is_long and f" {wanted}" in f" {full.lower()}"]
     if partial:
         return partial
     known = [full.lower() for full in PROGRAM_NAMES] + list(COMMON_NAMES) + list(FAMILIES)

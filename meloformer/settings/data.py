@@ -14,8 +14,8 @@ class FilterSettings(Section):
     """Which pieces are worth learning from. Every rule names its reason in ``rejects.jsonl``."""
 
     exclude: tuple[str, ...] = ()
-    """Pieces of these names are ``excluded``. A pattern has to fit the end of a name, from the start of a file's or a
-    folder's name on; ``*`` is any text, with ``/`` too, ``?`` any character: ``["*.krn", "bwv277*", "demos/*"]``."""
+    """Pieces of these names are ``excluded``: a pattern fits the name of a file, with folders before it or without, or
+    that of a folder; ``*`` is any text, with ``/`` too, ``?`` any character: ``["*.krn", "bwv277*", "demos"]``."""
     max_file_bytes: Positive = 4_000_000
     """Larger files are rejected as ``too-large`` before they are read; the largest of 742 real files has 300 kB."""
     min_notes: Positive = 32

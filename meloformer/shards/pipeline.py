@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from meloformer.errors import InputError, OutputError
+from meloformer.errors import InputError, OutputError, SettingsError
 from meloformer.midi.quality import reject_reason
 from meloformer.midi.sources import find_sources
 from meloformer.settings import FilterSettings, PackSettings, Settings
@@ -111,7 +111,15 @@ def split_of(key: str, settings: PackSettings) -> Split:
 
 
 def _warn_of_ignored(pieces: Pieces, settings: Settings) -> None:
-    """Say where settings were given that an earlier stage has settled."""
+    """Say where settings were given that an earlier stage has settled.
+
+    Raises:
+        SettingsError: Pieces are to be excluded that it has kept.
+    """
+    if pieces.judged and not set(settings.filter.exclude) <= set(pieces.sections["filter"].get("exclude", ())):
+        raise SettingsError(
+            f"filter.exclude has no effect: {pieces.folder} was judged without it", "give --exclude where it is made"
+        )
     for name, given in (("filter", settings.filter), ("tokens", settings.tokens)):
         settled = pieces.folder is not None and (name == "filter" or not pieces.sources) and name in pieces.sections
         if settled and given.model_fields_set and given.model_dump(mode="json") != pieces.sections[name]:
@@ -245,5 +253,6 @@ def _judged(
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether the end of a name, from the start of a file's or a folder's name on, fits; ``[`` stands for itself."""
-    return fnmatchcase(f"/{name}", f"*/{pattern.replace('[', '[[]')}")
+    """Whether a file's name fits, with or without folders before it, or a folder's; ``[`` stands for itself."""
+    wanted = "*/" + pattern.replace("[", "[[]").removesuffix("/")
+    return any(fnmatchcase(f"/{name}", each) for each in (wanted, f"{wanted}/*"))

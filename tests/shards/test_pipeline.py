@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from meloformer.bench.music import practice_piece
-from meloformer.errors import InputError, OutputError
+from meloformer.errors import InputError, OutputError, SettingsError
 from meloformer.midi.sources import find_sources
 from meloformer.midi.write import write_midi
 from meloformer.shards.count import count_tokens
@@ -250,10 +250,18 @@ def test_what_is_excluded_by_name_is_accounted_for_on_every_road(music: Path, tm
         assert report.reasons()["excluded"] >= 1
 
 
+def test_what_filter_has_kept_cannot_be_excluded_behind_it(music: Path, tmp_path: Path) -> None:
+    filter_pieces([music], tmp_path / "list", settings_with('filter.exclude=["1.mid"]'))
+    pack_pieces([tmp_path / "list"], tmp_path / "out", settings_with('filter.exclude=["1.mid"]'))
+    with pytest.raises(SettingsError, match=r"filter\.exclude has no effect"):
+        pack_pieces([tmp_path / "list"], tmp_path / "out", settings_with('filter.exclude=["1.mid", "2.mid"]'))
+
+
 @pytest.mark.parametrize(
     ("pattern", "fits"),
     [("1.mid", True), ("*1.mid", True), ("good/*", True), ("good/?.mid", True), ("g*", True), ("*ood/1*", True),
-     ("ood/1.mid", False), ("mid", False), ("1.MID", False), ("good/", False), ("[g]ood/1.mid", False)],
+     ("ood/1.mid", False), ("mid", False), ("1.MID", False), ("good/", True),
+     ("good", True), ("goo", False), ("[g]ood/1.mid", False)],
 )  # fmt: skip
 def test_a_pattern_fits_from_the_start_of_a_name_to_the_end(
     music: Path, tmp_path: Path, pattern: str, fits: bool
