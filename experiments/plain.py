@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,6 @@ from meloformer.model.rope import Rotation, rotate, rotation
 from meloformer.settings import ModelSettings
 from meloformer.tokens.attributes import NUM_INSTRUMENTS
 from meloformer.tokens.vocabulary import Vocabulary
-from meloformer.training.state import start_from
 
 Documents = list[tuple[int, int, int]]
 """Row, start and stop of every document, and of what is left of a row behind the last one; rows in order."""
@@ -115,22 +113,14 @@ def as_meloformer(plain: PlainTransformer) -> MeloFormer:
 
     Needs the family ``document`` of ``experiments/families.py``.
     """
-    model = _without_weights(plain)
+    model = of_same_shape(plain)
     model.load_state_dict({name_in_meloformer(name): weight for name, weight in plain.state_dict().items()})
     model.seq_len = plain.seq_len
     return model
 
 
-def start_plain_from(source: Path, plain: PlainTransformer) -> None:
-    """Take over weights that were written by way of :func:`as_meloformer`; raises as ``start_from`` does."""
-    model = _without_weights(plain)
-    start_from(source, model)
-    weights = model.state_dict()
-    plain.load_state_dict({name: weights[name_in_meloformer(name)] for name in plain.state_dict()})
-
-
-def _without_weights(plain: PlainTransformer) -> MeloFormer:
-    """A MeloFormer of the same shape."""
+def of_same_shape(plain: PlainTransformer) -> MeloFormer:
+    """A MeloFormer that can hold the weights, with fresh ones; see :func:`as_meloformer`."""
     heads = {"heads": {"document": plain.settings.num_heads}, "summaries": "none"}
     return MeloFormer(plain.settings.model_copy(update=heads), plain.vocabulary).to(plain.device)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.plain import PlainTransformer, start_plain_from
+from experiments.plain import PlainTransformer, name_in_meloformer, of_same_shape
 from meloformer.errors import MeloFormerError, SettingsError, ShardError
 from meloformer.evaluation.prediction import Prediction, measure_prediction
 from meloformer.model.batch import Batch
@@ -160,7 +160,7 @@ class Run:
             )
         model.seq_len = chosen.seq_len
         if chosen.init is not None:
-            (start_plain_from if plain else start_from)(chosen.init, model)
+            (_start_plain_from if plain else start_from)(chosen.init, model)
         precision = Precision.of(chosen.precision or ("bf16" if device.type == "cuda" else "fp32"), device)
         return cls(plan, settings, model, make_optimizers(model, chosen), precision, _clock(device))
 
@@ -245,6 +245,14 @@ class Run:
         batches = (Batch.of(list(ids), self.plan.shards.vocabulary, device=self.model.device) for ids in rows)
         loss = evaluate(self.model, batches).per_note
         self.curve.append({"steps": self.step, "seconds": round(self.seconds, 2), "nats_per_note": round(loss, 5)})
+
+
+def _start_plain_from(source: Path, plain: PlainTransformer) -> None:
+    """Take over weights that were written by way of :func:`as_meloformer`; raises as ``start_from`` does."""
+    model = of_same_shape(plain)
+    start_from(source, model)
+    weights = model.state_dict()
+    plain.load_state_dict({name: weights[name_in_meloformer(name)] for name in plain.state_dict()})
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
