@@ -237,9 +237,10 @@ def _judged(
         if isinstance(result, Reject):
             yield result
             continue
-        broken = reject_reason(result.statistics, settings)
         pattern = next((each for each in settings.exclude if _fits(result.name, each)), None)
-        if pattern is not None:
+        if pattern is None:
+            broken = reject_reason(result.statistics, settings)
+        else:
             broken = "excluded", f"its name fits {pattern!r} of filter.exclude"
         if broken is None and result.recovered is not None and not settings.keep_recovered:
             broken = "recovered", result.recovered
