@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -200,6 +201,7 @@ def _trained(tasks: list[Task], jobs: int) -> Iterator[tuple[Task, Callable[[], 
 def _settle() -> None:
     """One thread for every run, whose CPU time is then its own; and no run outlives the one that keeps its results."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which sends it to the parent, too
     end_with_the_parent()
 
 
@@ -289,6 +291,8 @@ def main(arguments: list[str] | None = None) -> None:
         run_experiments(experiments, options)
     except MeloFormerError as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on with what is missing") from None
 
 
 if __name__ == "__main__":

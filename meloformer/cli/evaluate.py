@@ -13,7 +13,9 @@ from meloformer.cli import console, options
 @console.reports_errors
 def evaluate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Of train, a checkpoint, a .safetensors, or packaged.")],
-    shards: Annotated[Path, typer.Option("--shards", help="Those that the run was trained on.")] = Path("shards"),
+    shards: Annotated[
+        Path | None, typer.Option("--shards", help="By default those that the run was trained on, or else shards.")
+    ] = None,
     pieces: Annotated[
         list[Path] | None,
         typer.Option(
@@ -36,7 +38,7 @@ def evaluate_command(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a run: losses on held-out music, and its own music against the training set."""
+    """Measure a run: losses on held-out music, and its own music against the training split of its shards."""
     from meloformer.errors import SettingsError
     from meloformer.settings_file import load_settings
 
@@ -48,6 +50,7 @@ def evaluate_command(
         "generation.bars": bars,
         "generation.seed": seed,
     }
+    options.refuse_training(overrides)
     settings = load_settings(config, overrides, given)
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"--html {html} is no name of a page", "let it end in .html")
@@ -55,9 +58,10 @@ def evaluate_command(
     from meloformer.evaluation.evaluate import evaluate_run
     from meloformer.evaluation.page import write_page
     from meloformer.evaluation.tables import tables_of
+    from meloformer.training.run_folder import shards_of
 
     with console.progress("evaluate", quiet=quiet) as bar:
-        report = evaluate_run(run, shards, settings, pieces=pieces or (), progress=bar)
+        report = evaluate_run(run, shards or shards_of(run), settings, pieces=pieces or (), progress=bar)
     if html is not None:
         write_page(report, html)
     if as_json:

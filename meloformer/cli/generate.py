@@ -100,6 +100,7 @@ def generate_command(
     rendering = {"html": html, "audio": audio, "soundfont": soundfont, "port": port}
     given = {f"generation.{name}": value for name, value in wishes.items()}
     given |= {f"render.{name}": value for name, value in rendering.items()}
+    options.refuse_training(overrides)
     settings = load_settings(config, overrides, given)
     check_wishes(settings.render)
 
@@ -177,13 +178,16 @@ def write_pieces(
     from meloformer.tokens.decode import decode
 
     make_folder(out)
-    records = []
+    records: list[dict[str, Any]] = []
     for ids, name in zip(pieces, names, strict=True):
         score = ending_with_its_bars(decode(ids, model.vocabulary))
         assert score.chords is not None
         path = out / f"{name}.mid"
-        write_midi(score, path)
-        made = render(score, out / name, settings, title=name)
+        try:
+            write_midi(score, path)
+            made = render(score, out / name, settings, title=name)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted at {path}; {len(records)} pieces before it are whole") from None
         seconds = seconds_of(score, score.end_ticks)
         records.append(
             {

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from meloformer.cli.live import list_ports
+from meloformer.errors import SettingsError
 
 Sources = Annotated[
     list[str],
@@ -52,3 +53,17 @@ Port = Annotated[str | None, typer.Option("--port", metavar="NAME", help="Play o
 ListPorts = Annotated[
     bool, typer.Option("--list-ports", callback=list_ports, is_eager=True, help="Print the MIDI ports and stop.")
 ]
+
+
+def refuse_training(overrides: list[str] | None) -> None:
+    """Where a model has been trained, nothing of ``model`` and ``training`` can be wished for any more.
+
+    Raises:
+        SettingsError: A text of ``--set`` does.
+    """
+    for text in overrides or ():
+        if text.strip().startswith(("model.", "training.")):
+            raise SettingsError(
+                f"--set {text} changes nothing here: the model is as it was trained",
+                "give it to `meloformer train`, or leave it out",
+            )

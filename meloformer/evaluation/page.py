@@ -32,7 +32,7 @@ svg { width: 100%; height: auto; } .note { color: #5b6470; font-size: 13px; marg
 """
 NOTES = {
     "similarity": "How alike two bars are that lie so many bars apart: real music repeats itself. The similarity "
-    "error is the mean distance between a curve and that of the training set.",
+    "error is the mean distance between a curve and that of the training split.",
     "copies": "Held-out music shows what is common property. The dashed line stands at 32 notes.",
     "distance": "What was read before helps where the model's curve falls against the baseline's, which shows how "
     "hard the same notes are without any context.",
@@ -84,7 +84,7 @@ def _pictures(report: Report) -> list[tuple[str, str, str]]:
         found += [
             (name.capitalize(), svg_of(partial(draw_distribution, sets=sets, kind=name)), "") for name in DISTRIBUTIONS
         ]
-        found.append(("Copies from the training set", svg_of(partial(draw_copies, report=report)), "copies"))
+        found.append(("Copies from the training split", svg_of(partial(draw_copies, report=report)), "copies"))
     return found
 
 

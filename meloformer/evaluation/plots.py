@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = {"generated": "#c8452f", "held_out": "#33518a", "corpus": "#8a8f98"}
-LABELS = {"generated": "generated", "held_out": "held-out music", "corpus": "training set"}
+LABELS = {"generated": "generated", "held_out": "held-out music", "corpus": "training split"}
 UNIGRAM_COLOUR = "#8a8f98"
 DOTS_PER_INCH = 110
 
@@ -124,7 +124,7 @@ def draw_copies(axes: Axes, report: Report) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xticks([value for value in (0, 4, 8, 16, 32, 64, 128, 512, 2048, 8192) if value <= axes.get_xlim()[1]])
     axes.minorticks_off()
-    axes.set_xlabel("notes in the longest run that also stands in the training set", fontsize=8)
+    axes.set_xlabel("notes in the longest run that also stands in the training split", fontsize=8)
     axes.set_ylabel("percent of the pieces", fontsize=8)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)

@@ -129,5 +129,5 @@ def _instrument_table(report: Report) -> Table:
     left_out = len(first.instruments) - MAX_INSTRUMENTS
     if left_out > 0:
         rows.append((f"... and {left_out} more", *[""] * 5))
-    columns = ("", "pieces", "polyphony", "pitches", "polyphony, training set", "pitches, training set")
+    columns = ("", "pieces", "polyphony", "pitches", "polyphony, training split", "pitches, training split")
     return Table("instruments: notes at once, median lowest and highest pitch", columns, rows)

@@ -17,10 +17,10 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in DEVICE_TYPES:
+        raise SettingsError(f"there is no device {name!r}", f"devices are auto, {', '.join(DEVICE_TYPES)}")
     try:
         device = torch.device(name)
-        if device.type not in DEVICE_TYPES:
-            raise RuntimeError(f"only {', '.join(DEVICE_TYPES)} can")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:120]

@@ -20,7 +20,7 @@ from meloformer.errors import InputError, OutputError
 from meloformer.files import whole_folder, write_text
 from meloformer.model.weights import CHECKPOINTS_FOLDER, SETTINGS_FILE, is_packaged
 from meloformer.settings import Settings
-from meloformer.settings_file import to_toml
+from meloformer.settings_file import load_settings, to_toml
 from meloformer.shards.manifest import VOCABULARY_FILE
 from meloformer.tokens.vocabulary import Vocabulary
 
@@ -80,6 +80,18 @@ def make_run_folder(run: Path, settings: Settings, vocabulary: Vocabulary) -> No
     with whole_folder(run) as folder:
         write_text(folder / SETTINGS_FILE, to_toml(settings))
         write_text(folder / VOCABULARY_FILE, vocabulary.to_json())
+
+
+def shards_of(source: Path) -> Path:
+    """The shards that a run, or one of its checkpoints, was trained on; of other weights those that settings name.
+
+    Raises:
+        SettingsError: The run's settings cannot be read.
+    """
+    run = source.resolve().parents[1] if source.resolve().parent.name == CHECKPOINTS_FOLDER else source
+    config = run / SETTINGS_FILE
+    known = config.is_file() and not is_packaged(source)
+    return load_settings(config if known else None).training.shards
 
 
 def cut_metrics(run: Path, step: int) -> None:

@@ -237,7 +237,7 @@ def test_a_damaged_vocabulary_is_named_with_the_next_command(meloformer: Run, so
 
 def test_infinity_is_no_setting(meloformer: Run, shards: Path) -> None:
     assert_one_line(meloformer("train", shards, "--set", "training.learning_rate=inf"), "training.learning_rate")
-    assert_one_line(meloformer("train", shards, "--device", "meta"), "meta", "--device cpu")
+    assert_one_line(meloformer("train", shards, "--device", "meta"), "meta", "devices are auto, cpu, cuda")
 
 
 def test_a_folder_of_which_nothing_is_kept_is_an_error_that_names_the_reasons(meloformer: Run, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_wrong_wishes_are_told_in_one_line(meloformer: Run, run: str, tiny_shard
         (("--html", "report.png"), "no name of a page"),
         (("--split", "train"), "evaluation.split"),
         (("--pieces", "nowhere"), "nowhere"),
+        (("--set", "model.summaries=none"), "the model is as it was trained"),
     ):
         done = meloformer("evaluate", run, "--shards", tiny_shards, "--quiet", *words)
         assert done.returncode == 1
@@ -86,8 +87,9 @@ def test_wrong_wishes_are_told_in_one_line(meloformer: Run, run: str, tiny_shard
 
 
 def test_only_losses_are_measured_where_no_pieces_are_wanted(meloformer: Run, run: str, tiny_shards: Path) -> None:
-    done = meloformer("evaluate", run, "--shards", tiny_shards, "--num", "0", "--json", "--quiet", "--seq-len", "64")
+    done = meloformer("evaluate", run, "--num", "0", "--json", "--quiet", "--seq-len", "64")
     told = json.loads(done.stdout)
+    assert told["shards"] == str(tiny_shards)  # the run's own
     assert told["seq_len"] == 64
     assert "generated" not in told
     assert told["corpus"] is None
