@@ -52,7 +52,28 @@ def _group(experiment: Experiment, records: list[Record]) -> str:
     by_variant = {variant: [r for r in records if r["variant"] == variant] for variant in experiment.variants}
     first = {record["seed"]: _per_note(record) for record in next(iter(by_variant.values()))}
     rows = [_row(variant, own, first) for variant, own in by_variant.items() if own]
-    return f"{head}\n\n{table(COLUMNS, rows)}"
+    told = f"{head}\n\n{table(COLUMNS, rows)}"
+    on_the_way = _curves(by_variant) if name == "steps" else ""
+    return f"{told}\n\n{on_the_way}" if on_the_way else told
+
+
+def _curves(by_variant: dict[str, list[Record]]) -> str:
+    """Losses on the way to the same steps, the mean of the seeds, where they were written down."""
+    curves = {
+        variant: [{point["steps"]: point["nats_per_note"] for point in record["curve"]} for record in own]
+        for variant, own in by_variant.items()
+    }
+    steps = sorted({step for own in curves.values() for curve in own for step in curve})
+    rows = [[f"`{variant}`", *(_mean_at(step, own) for step in steps)] for variant, own in curves.items() if any(own)]
+    if not rows:
+        return ""
+    head = "On the way, nats a note on the first rows of the validation split, before the learning rate falls:"
+    return f"{head}\n\n{table(('after steps', *(f'{step:,.0f}' for step in steps)), rows)}"
+
+
+def _mean_at(step: float, curves: list[dict[float, float]]) -> str:
+    found = [curve[step] for curve in curves if step in curve]
+    return f"{statistics.fmean(found):.3f}" if found else ""
 
 
 def _row(variant: str, records: list[Record], first: dict[int, float]) -> list[str]:

@@ -75,11 +75,12 @@ class ModelSettings(Section):
     summaries: Summaries = "full"
     """``full``: the summary of a bar reads its bar and earlier summaries; ``bar``: only its bar; ``none``: there are no
     summaries, and no weights for them."""
-    bar_offsets: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 4)
-    """How many bars back the ``ensemble`` and ``union`` heads look."""
-    rope: Rope = "both"
-    """What rotary positions count: tokens, grid steps of musical time, half of the dimensions each (``both``), or the
-    first, third, ... key-value head the one and the others the other (``heads``)."""
+    bar_offsets: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    """Bars that the ``ensemble`` and ``union`` heads read in full, counted back from a token's own, which is 0; of the
+    others they read summaries."""
+    rope: Rope = "time"
+    """What rotary positions count: grid steps of musical time, tokens (``position``), half of the dimensions each
+    (``both``), or the first, third, ... key-value head tokens and the others time (``heads``)."""
     attention: Literal["auto", "dense", "sparse", "flex"] = "auto"
     """How attention is computed, not what. ``dense`` is the reference, with masks of all tokens by all tokens;
     ``sparse`` reads only what is seen, and has no ``union`` heads and no type rule; ``flex`` does the same by compiled
