@@ -292,6 +292,8 @@ def main(arguments: list[str] | None = None) -> None:
     except MeloFormerError as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
+        for child in multiprocessing.active_children():  # the pool would wait for what they train
+            child.terminate()
         raise SystemExit("interrupted; the same command goes on with what is missing") from None
 
 

@@ -58,22 +58,23 @@ def _group(experiment: Experiment, records: list[Record]) -> str:
 
 
 def _curves(by_variant: dict[str, list[Record]]) -> str:
-    """Losses on the way to the same steps, the mean of the seeds, where they were written down."""
+    """Losses on the way to the same steps where they were written down: of the first seed, which all variants have."""
+    seed = min(record["seed"] for own in by_variant.values() for record in own)
     curves = {
-        variant: [{point["steps"]: point["nats_per_note"] for point in record["curve"]} for record in own]
+        variant: {point["steps"]: point["nats_per_note"] for point in record["curve"]}
         for variant, own in by_variant.items()
+        for record in own
+        if record["seed"] == seed and record["curve"]
     }
-    steps = sorted({step for own in curves.values() for curve in own for step in curve})
-    rows = [[f"`{variant}`", *(_mean_at(step, own) for step in steps)] for variant, own in curves.items() if any(own)]
-    if not rows:
+    if not curves:
         return ""
-    head = "On the way, nats a note on the first rows of the validation split, before the learning rate falls:"
+    steps = sorted({step for curve in curves.values() for step in curve})
+    rows = [
+        [f"`{variant}`", *(f"{curve[step]:.3f}" if step in curve else "" for step in steps)]
+        for variant, curve in curves.items()
+    ]
+    head = f"On the way, seed {seed}, on the first rows of the validation split, before the learning rate falls:"
     return f"{head}\n\n{table(('after steps', *(f'{step:,.0f}' for step in steps)), rows)}"
-
-
-def _mean_at(step: float, curves: list[dict[float, float]]) -> str:
-    found = [curve[step] for curve in curves if step in curve]
-    return f"{statistics.fmean(found):.3f}" if found else ""
 
 
 def _row(variant: str, records: list[Record], first: dict[int, float]) -> list[str]:

@@ -28,9 +28,9 @@ def test_a_written_file_gives_the_same_settings_again(overrides: list[str], tmp_
 
 def test_another_size_beside_a_file_is_another_size(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
-    path.write_text(to_toml(load_settings(None, ["model.size=tiny", "model.rope=time"])))
+    path.write_text(to_toml(load_settings(None, ["model.size=tiny", "model.rope=both"])))
     base = load_settings(path, [], {"model.size": "base"}).model
-    assert (base.num_layers, base.dim, base.num_heads, base.rope) == (12, 512, 8, "time")
+    assert (base.num_layers, base.dim, base.num_heads, base.rope) == (12, 512, 8, "both")
 
 
 def test_options_win_over_texts_texts_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:

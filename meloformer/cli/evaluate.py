@@ -14,7 +14,8 @@ from meloformer.cli import console, options
 def evaluate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Of train, a checkpoint, a .safetensors, or packaged.")],
     shards: Annotated[
-        Path | None, typer.Option("--shards", help="By default those that the run was trained on, or else shards.")
+        Path | None,
+        typer.Option("--shards", help="By default those that the run was trained on; of other weights, shards."),
     ] = None,
     pieces: Annotated[
         list[Path] | None,
@@ -61,7 +62,9 @@ def evaluate_command(
     from meloformer.training.run_folder import shards_of
 
     with console.progress("evaluate", quiet=quiet) as bar:
-        report = evaluate_run(run, shards or shards_of(run), settings, pieces=pieces or (), progress=bar)
+        report = evaluate_run(
+            run, shards or shards_of(run) or settings.training.shards, settings, pieces=pieces or (), progress=bar
+        )
     if html is not None:
         write_page(report, html)
     if as_json:

@@ -180,14 +180,15 @@ def write_pieces(
     make_folder(out)
     records: list[dict[str, Any]] = []
     for ids, name in zip(pieces, names, strict=True):
-        score = ending_with_its_bars(decode(ids, model.vocabulary))
-        assert score.chords is not None
         path = out / f"{name}.mid"
         try:
+            score = ending_with_its_bars(decode(ids, model.vocabulary))
             write_midi(score, path)
             made = render(score, out / name, settings, title=name)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted at {path}; {len(records)} pieces before it are whole") from None
+            told = f"interrupted; {path} may lack what stands beside it, {len(records)} of {len(pieces)} are whole"
+            raise KeyboardInterrupt(told) from None
+        assert score.chords is not None
         seconds = seconds_of(score, score.end_ticks)
         records.append(
             {

@@ -21,7 +21,8 @@ MIDDLE_C = 60
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _SHORT_QUALITIES = {
     "": "maj", "m": "min", "M7": "maj7", "m7": "min7", "m6": "min6", "M9": "maj9", "m9": "min9",
-    "m7b5": "hdim7", "min7b5": "hdim7", "ø": "hdim7", "ø7": "hdim7", "°": "dim", "+": "aug", "sus": "sus4",
+    "m7b5": "hdim7", "min7b5": "hdim7", "ø": "hdim7", "ø7": "hdim7", "°": "dim", "°7": "dim7", "+": "aug",
+    "sus": "sus4",
 }  # fmt: skip
 _MOST_NAMED = 24
 """Tokens that an error lists."""

@@ -82,16 +82,19 @@ def make_run_folder(run: Path, settings: Settings, vocabulary: Vocabulary) -> No
         write_text(folder / VOCABULARY_FILE, vocabulary.to_json())
 
 
-def shards_of(source: Path) -> Path:
-    """The shards that a run, or one of its checkpoints, was trained on; of other weights those that settings name.
+def shards_of(source: Path) -> Path | None:
+    """The shards that a run was trained on; ``None`` where weights belong to none.
 
+    Args:
+        source: A run, one of its checkpoints, or the weights in one.
     Raises:
         SettingsError: The run's settings cannot be read.
     """
-    run = source.resolve().parents[1] if source.resolve().parent.name == CHECKPOINTS_FOLDER else source
-    config = run / SETTINGS_FILE
-    known = config.is_file() and not is_packaged(source)
-    return load_settings(config if known else None).training.shards
+    if is_packaged(source):
+        return None
+    places = (source, *source.resolve().parents[:3])
+    config = next((place / SETTINGS_FILE for place in places if (place / SETTINGS_FILE).is_file()), None)
+    return load_settings(config).training.shards if config else None
 
 
 def cut_metrics(run: Path, step: int) -> None:

@@ -26,6 +26,10 @@ def test_it_writes_where_nothing_was_trained(meloformer: Run, untrained: Path, t
     assert (tmp_path / other["pieces"][0]["file"]).read_bytes() != piece.read_bytes()
 
 
+def test_what_changes_nothing_of_a_trained_model_is_refused(meloformer: Run) -> None:
+    assert_one_line(meloformer("generate", "--set", "model.summaries=none"), "model.summaries", "as it was trained")
+
+
 def test_nothing_is_replaced(meloformer: Run, untrained: Path, tmp_path: Path) -> None:
     def names(num: int) -> list[str]:
         done = result_of(meloformer, "generate", "--checkpoint", untrained, "--bars", "1", "--num", str(num))

@@ -13,6 +13,8 @@ from meloformer.bench.music import practice_piece
 from meloformer.evaluation.structure import PIECE_METRICS
 from meloformer.evaluation.tables import METRIC_NAMES
 from meloformer.midi.write import write_midi
+from meloformer.model.weights import WEIGHTS_FILE
+from meloformer.training.run_folder import shards_of
 from tests.cli.conftest import Run
 from tests.cli.conftest import meloformer as meloformer  # a fixture
 from tests.training.conftest import TINY
@@ -79,6 +81,7 @@ def test_wrong_wishes_are_told_in_one_line(meloformer: Run, run: str, tiny_shard
         (("--split", "train"), "evaluation.split"),
         (("--pieces", "nowhere"), "nowhere"),
         (("--set", "model.summaries=none"), "the model is as it was trained"),
+        (("--set", "training.seq_len=64"), "the model is as it was trained"),
     ):
         done = meloformer("evaluate", run, "--shards", tiny_shards, "--quiet", *words)
         assert done.returncode == 1
@@ -93,6 +96,15 @@ def test_only_losses_are_measured_where_no_pieces_are_wanted(meloformer: Run, ru
     assert told["seq_len"] == 64
     assert "generated" not in told
     assert told["corpus"] is None
+
+
+def test_a_run_its_checkpoint_and_its_weights_tell_their_shards(run: str, tiny_shards: Path, tmp_path: Path) -> None:
+    checkpoint = next((tmp_path / run / "checkpoints").iterdir())
+    for source in (tmp_path / run, checkpoint, checkpoint / WEIGHTS_FILE):
+        assert shards_of(source) == tiny_shards
+    (tmp_path / WEIGHTS_FILE).write_bytes((checkpoint / WEIGHTS_FILE).read_bytes())
+    for source in (tmp_path / WEIGHTS_FILE, Path("packaged")):
+        assert shards_of(source) is None
 
 
 def test_every_metric_has_a_name_in_the_table() -> None:

@@ -29,7 +29,7 @@ MASKS: dict[str, dict[str, Any]] = {
     "all families": {},
     "ensemble alone": {"heads": {"ensemble": 2}},
     "the bar before the last": {"heads": {"ensemble": 1, "track": 1}, "bar_offsets": (0, 2)},
-    "the bar itself": {"heads": {"ensemble": 2}, "bar_offsets": (0,)},
+    "the bar itself and three before": {"bar_offsets": (0, 1, 2, 4)},
     "far bars": {"heads": {"ensemble": 1, "union": 1}, "bar_offsets": (0, 3, 8)},
     "no summaries": {"heads": {"track": 1, "onset": 2, "pitch": 1}},
     "union": {"heads": {"union": 2}},
@@ -46,7 +46,7 @@ MASKS: dict[str, dict[str, Any]] = {
     "union alone without summaries": {"heads": {"union": 2}, "summaries": "none"},
     **{f"{family}, which is tried": {"heads": {family: 1, "ensemble": 1}} for family in FAMILIES},
     "rope by position": {"rope": "position"},
-    "rope by time": {"rope": "time"},
+    "rope by both": {"rope": "both", "bar_offsets": (0, 1, 2, 4)},
     "rope by head": {"rope": "heads"},
     "rope by head, grouped queries": {
         "heads": {"track": 2, "ensemble": 4, "pitch": 2},

@@ -224,8 +224,12 @@ def test_wishes_are_read_as_people_write_them() -> None:
     def wishes(**fields: Any) -> Wishes:
         return make_wishes(vocabulary, GenerationSettings(**fields))
 
-    names = [CHORD_NAMES[chord] for chord in wishes(chords="C Am | Db:min7, G7 N F#m7 Bbmaj7 Dm7b5").chords]
-    assert names == ["C:maj", "A:min", "C#:min7", "G:7", "N", "F#:min7", "Bb:maj7", "D:hdim7"]
+    named = "C Am | Db:min7, G7 N F#m7 Bbmaj7 Dm7b5 Bø C+ C° C°7 Gsus"
+    names = [CHORD_NAMES[chord] for chord in wishes(chords=named).chords]
+    assert names == [
+        "C:maj", "A:min", "C#:min7", "G:7", "N", "F#:min7", "Bb:maj7", "D:hdim7", "B:hdim7", "C:aug", "C:dim", "C:dim7",
+        "G:sus4",
+    ]  # fmt: skip
     assert wishes(pitch_range="C2-c6").pitch_range == (36, 84)
     assert wishes(pitch_range="Bb-1 - 127").pitch_range == (10, 127)
     meters = wishes(meter="1:4/4, 9:3/4").meters

@@ -45,10 +45,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "union with summaries of their bar only": {"heads": {"union": 2}, "summaries": "bar"},
     "no summaries": {"summaries": "none"},
     "union without summaries": {"heads": {"union": 2}, "summaries": "none"},
-    "own bar only": {"bar_offsets": (0,)},
+    "some bars": {"bar_offsets": (0, 1, 2, 4)},
     "far bars": {"bar_offsets": (0, 1, 2, 4, 8)},
     "position": {"rope": "position"},
-    "time": {"rope": "time"},
+    "both": {"rope": "both"},
     "heads": {"rope": "heads"},
     "shared": {"summary_ffn": "shared"},
     "grouped": {"heads": {"track": 2, "union": 2}, "num_kv_heads": 2},
@@ -93,7 +93,8 @@ def test_no_mix_of_settings_leaks(settings: dict[str, Any], seed: int, share: fl
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("default", "dense"), ("default", "sparse"), ("union with type rule", "dense")]
+    ("name", "path"),
+    [("default", "dense"), ("default", "sparse"), ("some bars", "sparse"), ("union with type rule", "dense")],
 )
 def test_no_real_music_leaks(name: str, path: str, dev_files: list[Path]) -> None:
     by_source = {path.parent.name: path for path in dev_files}

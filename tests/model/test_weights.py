@@ -25,7 +25,7 @@ from meloformer.tokens.vocabulary import Vocabulary
 def model() -> MeloFormer:
     torch.manual_seed(0)
     pruned = Vocabulary.default().pruned(np.arange(744) % 3)
-    return MeloFormer(ModelSettings.of_size("tiny", num_layers=1, dim=16, ffn_dim=24, rope="time"), pruned)
+    return MeloFormer(ModelSettings.of_size("tiny", num_layers=1, dim=16, ffn_dim=24, rope="both"), pruned)
 
 
 def checkpoint(run: Path, step: int, model: MeloFormer) -> Path:
