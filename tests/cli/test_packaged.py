@@ -62,7 +62,7 @@ def test_a_demo_lets_it_write_beside_its_own_model(
 
 def test_it_is_trained_on_and_measured(meloformer: Run, songs: Path) -> None:
     result_of(meloformer, "pack", songs, "--set", "pack.val_share=0.2")
-    assert result_of(meloformer, "evaluate", "packaged", "--num", "0")["seq_len"] == 4096
+    assert result_of(meloformer, "evaluate", "packaged", "--num", "0")["seq_len"] == 16_384
     before = result_of(meloformer, "evaluate", "packaged", "--num", "0", "--seq-len", "256")["prediction"]["model"]
     small = ("--seq-len", "256", "--batch-size", "1", "--steps", "4", "--set", "training.learning_rate=1e-4")
     plan = meloformer("train", "--init", "packaged", *small, "--dry-run")

@@ -56,7 +56,7 @@ def test_every_wish_is_obeyed(model: mf.MeloFormer, seed: int) -> None:
 
 def test_a_model_looks_back_as_far_as_its_rows_reached() -> None:
     model = mf.load("packaged")
-    assert model.seq_len == 4096
+    assert model.seq_len == 16_384
 
     def written(**wishes: Any) -> list[int]:
         return mf.generate(model, bars=8, seed=3, instruments="piano", **wishes)[0].tolist()
