@@ -78,8 +78,8 @@ def evaluate_run(
     """
     chosen = settings.evaluation
     tell = progress or _no_progress
-    folder = open_shards(shards)
     model = load(run, device=choose_device(chosen.device))
+    folder = open_shards(shards)
     if model.vocabulary != folder.vocabulary:
         raise VocabularyError(
             f"{run} has vocabulary {model.vocabulary.sha256}, the shards {shards} have {folder.vocabulary.sha256}",

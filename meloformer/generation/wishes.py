@@ -168,7 +168,7 @@ def _chord(name: str) -> int:
         return CHORD_NAMES.index(name)
     match = re.fullmatch(r"([A-G])([#b]?):?(.*)", name)
     if match is None:
-        raise GenerationError(f"there is no chord {name!r}", 'write root:quality such as "C:maj", or N for none')
+        raise GenerationError(f"there is no chord {name!r}", 'write "C:maj", "Am", "Dm7b5" or the like, or N for none')
     quality = match[3] if match[3] in QUALITIES else _SHORT_QUALITIES.get(match[3])
     if quality is None:
         close = get_close_matches(match[3], QUALITIES, n=1)

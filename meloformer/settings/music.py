@@ -68,8 +68,8 @@ class GenerationSettings(Section):
     """A bar with this many new notes ends as soon as the grammar and the wished instruments allow."""
     context: Annotated[int, Field(ge=64)] | None = None
     """How many tokens the model looks back at most; by default as many as the rows had that it was trained on, since it
-    knows nothing of what is farther away: the packaged model, trained on rows of 4,096, pays 3.51 nats a note beyond
-    8,192 tokens of real music, and 9.36 where it looks back all the way. At so many, the latest three quarters of them,
+    knows nothing of what is farther away: a model that was trained on rows of 4,096 paid 3.51 nats a note beyond 8,192
+    tokens of real music, and 9.36 where it looked back all the way. At so many, the latest three quarters of them,
     in whole bars, are read anew, and the piece goes on from these."""
     device: str = "auto"
     """As in training."""
