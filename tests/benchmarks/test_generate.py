@@ -31,8 +31,8 @@ def test_what_heads_read_is_counted_as_they_read_it() -> None:
     text = "BOS C:maj 4/4 120 #0 T0 P60 D12 V9 P64 D12 V9 F:maj #0 T0 P40 D3 V9 EOS"
     ids = np.array([mf.Vocabulary.default().id_of(name) for name in text.split()])
     turn = Turn(Decoder(mf.MeloFormer(settings).eval()), [ids], context=16, num_tokens=2)
-    # At D3 and V9: both bars and one summary; what is the piano's; everything.
-    assert keys_read([turn]).tolist() == [18.5, 12.5, 18.5]
+    # At D3 and V9: the bar, four globals and a summary; what is the piano's; both.
+    assert keys_read([turn]).tolist() == [10.5, 12.5, 18.5]
 
 
 def test_every_goal_is_held_against_what_was_found() -> None:
