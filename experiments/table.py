@@ -52,9 +52,8 @@ def _group(experiment: Experiment, records: list[Record]) -> str:
     by_variant = {variant: [r for r in records if r["variant"] == variant] for variant in experiment.variants}
     first = {record["seed"]: _per_note(record) for record in next(iter(by_variant.values()))}
     rows = [_row(variant, own, first) for variant, own in by_variant.items() if own]
-    told = f"{head}\n\n{table(COLUMNS, rows)}"
-    on_the_way = _curves(by_variant) if name == "steps" else ""
-    return f"{told}\n\n{on_the_way}" if on_the_way else told
+    parts = [head, table(COLUMNS, rows), _curves(by_variant) if name == "steps" else ""]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _curves(by_variant: dict[str, list[Record]]) -> str:
