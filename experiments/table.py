@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.measure import table, write_section
@@ -19,7 +19,8 @@ from experiments.results import Record, read_results
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "experiments.md"
 MEASURED = Path(__file__).parent / "measured"
-COLUMNS = ("variant", "seeds", "nats a note", "to the first", "far", "steps", "a step costs", "parameters")
+COLUMNS = ("variant", "seeds", "nats a note", "to the first", "far")
+COLUMNS_OF_TIME = ("a step costs", "steps in the time", "nats a note", "to the first")
 NOTHING = "Not run yet."
 
 
@@ -30,30 +31,36 @@ def with_spread(values: Sequence[float], places: int = 3) -> str:
 
 
 def section(experiment: Experiment, results: Sequence[Record]) -> str:
-    """All results of an experiment: a table for each budget, length of rows and data."""
+    """All results of an experiment: a table for each number of steps, length of rows and data."""
     own = [record for record in results if record["experiment"] == experiment.name]
-    groups: dict[str, list[Record]] = {}
+    groups: dict[tuple[int, int, str], list[Record]] = {}
     for record in own:
-        key = json.dumps([record["seq_len"], record["budget"], record["data"]], sort_keys=True)
-        groups.setdefault(key, []).append(record)
-    parts = [_group(experiment, groups[key]) for key in sorted(groups)]
+        (steps,) = record["budget"].values()
+        groups.setdefault((record["seq_len"], steps, record["data"]), []).append(record)
+    parts = [_group(experiment, key[1], groups[key]) for key in sorted(groups)]
     return "\n\n".join(parts) or NOTHING
 
 
-def _group(experiment: Experiment, records: list[Record]) -> str:
-    (name, amount), *_ = records[0]["budget"].items()
-    same = f"steps: {amount:,}" if name == "steps" else f"time: that of {amount:,} steps of the first"
+def _group(experiment: Experiment, steps: int, records: list[Record]) -> str:
+    in_steps, in_time = ([r for r in records if name in r["budget"]] for name in ("steps", "time_of_steps"))
     far_from = max(_far(record)["from"] for record in records)
+    time = ", and in the time that the first takes for them" if in_time else ""
     head = (
-        f"**The same {same}.** Rows of {records[0]['seq_len']:,} tokens, data `{records[0]['data']}`, "
+        f"**After {steps:,} steps{time}.** Rows of {records[0]['seq_len']:,} tokens, data `{records[0]['data']}`, "
         f"{records[0]['machine']}, {max(record['date'] for record in records)}. *far*: nats a note where at least "
         f"{far_from:,} tokens of the piece were read before."
     )
-    by_variant = {variant: [r for r in records if r["variant"] == variant] for variant in experiment.variants}
-    first = {record["seed"]: _per_note(record) for record in next(iter(by_variant.values()))}
-    rows = [_row(variant, own, first) for variant, own in by_variant.items() if own]
-    parts = [head, table(COLUMNS, rows), _curves(by_variant) if name == "steps" else ""]
-    return "\n\n".join(part for part in parts if part)
+    by_steps, by_time = (
+        {variant: [r for r in found if r["variant"] == variant] for variant in experiment.variants}
+        for found in (in_steps, in_time)
+    )
+    rows = [
+        [f"`{variant}`", *cells, *time_cells, f"{(by_steps[variant] + by_time[variant])[0]['parameters']:,}"]
+        for variant, cells, time_cells in zip(by_steps, _step_cells(by_steps), _time_cells(by_time), strict=True)
+        if by_steps[variant] or by_time[variant]
+    ]
+    shown = table((*COLUMNS, *COLUMNS_OF_TIME, "parameters"), rows)
+    return "\n\n".join(part for part in (head, shown, _curves(by_steps)) if part)
 
 
 def _curves(by_variant: dict[str, list[Record]]) -> str:
@@ -76,18 +83,28 @@ def _curves(by_variant: dict[str, list[Record]]) -> str:
     return f"{head}\n\n{table(('after steps', *(f'{step:,.0f}' for step in steps)), rows)}"
 
 
-def _row(variant: str, records: list[Record], first: dict[int, float]) -> list[str]:
-    behind = [_per_note(record) - first[record["seed"]] for record in records if record["seed"] in first]
-    return [
-        f"`{variant}`",
-        str(len(records)),
-        with_spread([_per_note(record) for record in records]),
-        with_spread(behind) if behind else "",
-        with_spread([_far(record)["nats_per_note"] for record in records]),
-        f"{statistics.fmean(record['steps'] for record in records):,.0f}",
-        f"{records[0]['cost']:.2f}" if "cost" in records[0] else "",
-        f"{records[0]['parameters']:,}",
-    ]
+def _step_cells(by_variant: dict[str, list[Record]]) -> Iterator[list[str]]:
+    """Of every variant what it has after the same steps."""
+    for records, losses in _losses(by_variant):
+        far = with_spread([_far(record)["nats_per_note"] for record in records]) if records else ""
+        yield [str(len(records)), *losses, far]
+
+
+def _time_cells(by_variant: dict[str, list[Record]]) -> Iterator[list[str]]:
+    """Of every variant what it has after the same time."""
+    for records, losses in _losses(by_variant):
+        cost = f"{records[0]['cost']:.2f}" if records else ""
+        steps = f"{statistics.fmean(record['steps'] for record in records):,.0f}" if records else ""
+        yield [cost, steps, *losses]
+
+
+def _losses(by_variant: dict[str, list[Record]]) -> Iterator[tuple[list[Record], list[str]]]:
+    """Of every variant its results; what it pays for a note, and by how much more that is than with the first."""
+    first = {record["seed"]: _per_note(record) for record in next(iter(by_variant.values()))}
+    for records in by_variant.values():
+        behind = [_per_note(record) - first[record["seed"]] for record in records if record["seed"] in first]
+        paid = [_per_note(record) for record in records]
+        yield records, [with_spread(values) if values else "" for values in (paid, behind)]
 
 
 def _per_note(record: Record) -> float:

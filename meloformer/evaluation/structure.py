@@ -15,7 +15,14 @@ from meloformer.evaluation.harmony import chord_share, pitch_class_entropy
 from meloformer.evaluation.pieces import Piece
 from meloformer.evaluation.rhythm import empty_bar_share, groove_consistency
 from meloformer.evaluation.similarity import similarity_curve, similarity_error
-from meloformer.evaluation.texture import InstrumentFigures, instruments_of, mean_polyphony, mean_range, num_passing
+from meloformer.evaluation.texture import (
+    InstrumentFigures,
+    instrument_changes,
+    instruments_of,
+    mean_polyphony,
+    mean_range,
+    num_passing,
+)
 
 PIECE_METRICS: dict[str, Callable[[Piece], float]] = {
     "pitch_class_entropy_1_bar": lambda piece: pitch_class_entropy(piece, 1),
@@ -29,6 +36,7 @@ PIECE_METRICS: dict[str, Callable[[Piece], float]] = {
     "notes_per_bar": lambda piece: piece.num_notes / piece.num_bars,
     "instruments": lambda piece: float(len(piece.programs)),
     "passing_instruments": num_passing,
+    "instrument_changes": instrument_changes,
 }
 """Name -> figure of one piece; NaN where the piece has nothing to say."""
 READINGS: tuple[Reading, ...] = ("texture", "line", "line without repeats")

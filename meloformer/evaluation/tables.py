@@ -34,6 +34,7 @@ METRIC_NAMES = {
     "notes_per_bar": "notes a bar",
     "instruments": "instruments",
     "passing_instruments": "passing instruments among them",
+    "instrument_changes": "instruments that change, a bar",
 }
 """By the names of ``structure.PIECE_METRICS``."""
 

@@ -62,6 +62,22 @@ def num_passing(piece: Piece) -> float:
     return float((num_bars < piece.num_bars / 8).sum())
 
 
+def instrument_changes(piece: Piece) -> float:
+    """Number of instruments that come in or drop out from one bar to the next, mean over the bar lines of a piece.
+
+    An instrument is there in the bars in which a note of it sounds. NaN for pieces of one bar.
+    """
+    if piece.num_bars == 1:
+        return float("nan")
+    programs, row = np.unique(piece.program, return_inverse=True)
+    last_bar = np.searchsorted(piece.bar_edges, piece.onset + piece.duration, side="left") - 1
+    begun = np.zeros((len(programs), piece.num_bars + 1), dtype=np.int64)
+    np.add.at(begun, (row, piece.bar), 1)
+    np.add.at(begun, (row, last_bar + 1), -1)
+    sounds = begun.cumsum(axis=1)[:, :-1] > 0
+    return float((sounds[:, 1:] != sounds[:, :-1]).sum() / (piece.num_bars - 1))
+
+
 @dataclass(frozen=True)
 class InstrumentFigures:
     """How one instrument is played in a set of pieces."""

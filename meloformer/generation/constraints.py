@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from meloformer.errors import GenerationError
+from meloformer.generation.lineup import Lineup
 from meloformer.generation.plan import BarPlan
 from meloformer.generation.voices import Voices
 from meloformer.generation.wishes import Wishes
@@ -60,8 +61,7 @@ class Constraints:
         self._latest_bar: dict[int, int] = {}
         """Of programs of which something new was written, the latest bar in which they sound."""
         self._asked_for = _programs(frozenset().union(*(wishes.instruments or ())))
-        self._heard = np.zeros(NUM_PROGRAMS, dtype=bool)
-        """Programs of which anything stands there, new or given."""
+        self._lineup = Lineup()
         for token_id in () if beginning is None else beginning.tolist():
             self._follow(token_id)
         self._first_new_bar = self.state.bar + 1
@@ -99,8 +99,7 @@ class Constraints:
     def _follow(self, token_id: int) -> None:
         self.state.advance(token_id)
         self._voices.advance(self.state)
-        if self.state.last == T.INSTRUMENT:
-            self._heard[self.state.instrument] = True
+        self._lineup.advance(self.state, self._voices)
 
     def _open_cell(self, canonical: int) -> None:
         cells = self._plan.cells
@@ -160,12 +159,21 @@ class Constraints:
         Of a wished family one is asked for: when it has played, the others are new. None is where none has played yet,
         and in the opening bars only those of a family.
         """
-        wished = self.wishes.instruments
-        if not self._heard.any() or (wished is None and self.state.bar < OPENING_BARS):
+        heard = self._lineup.heard
+        if not heard.any() or (self.wishes.instruments is None and self.state.bar < OPENING_BARS):
             return np.zeros(len(programs), dtype=bool)
-        yet_to_begin = (wish for wish in wished or () if self._latest(wish) is None)
-        asked_for = frozenset().union(*yet_to_begin) if wished is not None else self._plan.free or frozenset()
-        return ~(self._heard | _programs(asked_for))[programs]
+        return ~(heard | self._yet_to_begin())[programs]
+
+    def changes(self, programs: np.ndarray) -> tuple[np.ndarray, int]:
+        """As :meth:`Lineup.changes`, with those awaited that are asked for and have yet to begin."""
+        return self._lineup.changes(programs, self._yet_to_begin())
+
+    def _yet_to_begin(self) -> np.ndarray:
+        """(129,) bool, the programs that are asked for, as long as none of their wish has played."""
+        wished = self.wishes.instruments
+        if wished is None:
+            return _programs(self._plan.free or frozenset())
+        return _programs(frozenset().union(*(wish for wish in wished if self._latest(wish) is None)))
 
     def is_due(self, programs: np.ndarray) -> np.ndarray:
         """(N,) bool, which of (N,) programs would fulfil a wish without which the bar may not end."""

@@ -51,6 +51,8 @@ class Sampler:
         """
         settings, scores = self.settings, logits.astype(np.float64)
         self._redirect(scores, allowed, constraints)
+        if settings.instrument_change_penalty:
+            self._hold_lineup(scores, allowed, constraints)
         density, num_notes = constraints.wishes.density, constraints.notes_in_new_cell
         if density is not None and num_notes is not None:
             self._lean(scores, allowed, density_lean(num_notes, density))
@@ -90,6 +92,18 @@ class Sampler:
                 if heirs is not None:
                     had = _log_sum(scores[heirs])
                     scores[heirs] += np.logaddexp(had, _log_sum(lost)) - had
+
+    def _hold_lineup(self, scores: np.ndarray, allowed: np.ndarray, constraints: Constraints) -> None:
+        """Hold back by the penalty every instrument that comes in or drops out; when a cell ends, that leaves alone."""
+        either = (self._cells | self._bar_ends) & allowed
+        if not either.any():
+            return
+        cells = self._cells & allowed
+        of_cells, at_bar_end = constraints.changes(self._programs[cells[self._cells]])
+        before = _log_sum(scores[either])
+        scores[cells] -= self.settings.instrument_change_penalty * of_cells
+        scores[self._bar_ends & allowed] -= self.settings.instrument_change_penalty * at_bar_end
+        scores[either] += before - _log_sum(scores[either])
 
     def _lean(self, scores: np.ndarray, allowed: np.ndarray, by: float) -> None:
         """Prefer further notes to the end of the cell by so many nats; together they stay as probable."""

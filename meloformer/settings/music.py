@@ -46,6 +46,9 @@ class GenerationSettings(Section):
     """By so many nats less likely is, from the fifth bar on, an instrument that has not played so far and that nobody
     asked for, and from the first on a second one of a wished family; 0 leaves it to the model. It comes behind
     temperature and what is cut off."""
+    instrument_change_penalty: Annotated[float, Field(ge=0)] = 1.5
+    """By so many nats less likely is every instrument that comes in, or drops out, from one bar to the next; when an
+    instrument ends its part of a bar is left to the model. 0 leaves all to it."""
     max_polyphony: Positive | None = None
     """At most so many notes of one instrument sound at once."""
     pitch_range: str | None = None

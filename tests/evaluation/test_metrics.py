@@ -24,7 +24,14 @@ from meloformer.evaluation.harmony import chord_share, pitch_class_entropy
 from meloformer.evaluation.pieces import Piece, pieces_of, read_pieces
 from meloformer.evaluation.rhythm import empty_bar_share, groove_consistency
 from meloformer.evaluation.similarity import bar_similarity, similarity_curve, similarity_error
-from meloformer.evaluation.texture import instruments_of, mean_range, num_passing, pitch_range, polyphony
+from meloformer.evaluation.texture import (
+    instrument_changes,
+    instruments_of,
+    mean_range,
+    num_passing,
+    pitch_range,
+    polyphony,
+)
 from meloformer.midi.chords import CHORD_NAMES
 from meloformer.midi.score import DRUMS
 from meloformer.midi.write import write_midi
@@ -180,6 +187,26 @@ def test_passing_instruments_play_in_fewer_than_an_eighth_of_the_bars() -> None:
     piece = piece_of([*bars, (24, 12, 62, 41)], bars=16)
     assert num_passing(piece) == 2  # 40 and 41 play in one of 16 bars, the second twice
     assert math.isnan(num_passing(piece_of(bars[:1], bars=8)))
+
+
+def test_instruments_change_where_they_come_in_or_drop_out() -> None:
+    steady = [(bar * 48, 12, 60, 0) for bar in range(5)]
+    assert instrument_changes(piece_of(steady, bars=5)) == 0
+    assert instrument_changes(piece_of([*steady, (48, 96, 50, 48)], bars=5)) == 2 / 4  # it rings through bars 1 and 2
+    assert instrument_changes(piece_of([*steady, (48, 168, 50, 48)], bars=5)) == 1 / 4  # and to the end
+    assert instrument_changes(piece_of([(0, 12, 36, DRUMS), (48, 12, 60, 0)], bars=2)) == 2
+    assert math.isnan(instrument_changes(piece_of([(0, 12, 60, 0)], bars=1)))
+
+
+@given(pieces(max_bars=9))
+def test_instrument_changes_are_what_sets_of_instruments_say(piece: Piece) -> None:
+    bars: list[set[int]] = [set() for _ in range(piece.num_bars)]
+    for onset, duration, program in zip(piece.onset, piece.duration, piece.program, strict=True):
+        for number, (start, end) in enumerate(pairwise(piece.bar_edges)):
+            if onset < end and onset + duration > start:
+                bars[number].add(program)
+    changes = [len(one ^ other) for one, other in pairwise(bars)]
+    np.testing.assert_allclose(instrument_changes(piece), np.mean(changes) if changes else math.nan)
 
 
 def test_distributions_by_hand() -> None:

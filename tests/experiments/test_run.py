@@ -71,7 +71,7 @@ def test_two_variants_are_trained_measured_written_down_and_not_run_again(
     page.write_bytes(PAGE.read_bytes())
     table.main([str(results), "--page", str(page)])
     shown = page.read_text()
-    assert "**The same steps: 3.** Rows of 128 tokens" in shown
+    assert "**After 3 steps.** Rows of 128 tokens" in shown
     ours, plain = (r["prediction"]["model"]["nats_per_note"] for r in records[:2])
     row = next(line for line in shown.splitlines() if line.startswith("| `plain-both`"))
     means = [records[k]["prediction"]["model"]["nats_per_note"] for k in (1, 3)]
@@ -107,6 +107,13 @@ def test_one_run_has_both_ends_and_each_is_that_of_a_run_of_its_own(
         assert record["prediction"] == wanted[variant, record["steps"]]
     assert [point["steps"] for point in found["time", in_steps]["curve"]] == [2, 4, 6]
     assert len(found) == 4
+    page = tmp_path / "page.md"
+    page.write_bytes(PAGE.read_bytes())
+    table.main([str(both), "--page", str(page)])
+    row = next(line for line in page.read_text().splitlines() if line.startswith("| `time`"))
+    cells = [cell.strip() for cell in row.split("|")]
+    in_ten, in_five = (f"{wanted['time', steps]['model']['nats_per_note']:.3f}" for steps in (10, 5))
+    assert (cells[3], cells[6], cells[7], cells[8]) == (in_ten, "2.00", "5", in_five)
     run.main([*words, "--results", str(both), "--steps", "20", "--same-time"])
     assert time_costs_twice == [2, 2]  # once for each file: what was measured side by side is not measured again
 

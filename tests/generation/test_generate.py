@@ -160,7 +160,14 @@ def test_a_model_looks_back_no_further_than_its_context(model: mf.MeloFormer, mo
 
     monkeypatch.setattr(Decoder, "read", watched_read)
     monkeypatch.setattr(Decoder, "step", watched_step)
-    wish: dict[str, Any] = {"num": 2, "bars": 24, "density": 12, "seed": 4, "new_instrument_penalty": 0}
+    wish: dict[str, Any] = {
+        "num": 2,
+        "bars": 24,
+        "density": 12,
+        "seed": 4,
+        "new_instrument_penalty": 0,
+        "instrument_change_penalty": 0,
+    }
     pieces = mf.generate(model, settings=SHORT, max_notes_per_bar=40, **wish)
     assert all(grammar_errors(ids) == [] for ids in pieces)
     assert min(map(len, pieces)) > 2 * 64
@@ -196,6 +203,7 @@ def test_progress_counts_every_bar(model: mf.MeloFormer) -> None:
         ({"instruments": "lute"}, SettingsError, "there is no instrument 'lute'.*flute"),
         ({"instruments": " , "}, GenerationError, "names none"),
         ({"chords": "H:maj"}, GenerationError, "there is no chord 'H:maj'"),
+        ({"chords": "C/E"}, GenerationError, "no chord 'C/E'; chords name no bass: write 'C'"),
         ({"chords": "C:major"}, GenerationError, "C:maj.*the qualities are maj min dim"),
         ({"chords": " "}, GenerationError, "names? none"),
         ({"pitch_range": "84-36"}, GenerationError, "'84-36' holds no pitch"),

@@ -54,7 +54,8 @@ def test_sampling_follows_the_probabilities() -> None:
 
 
 NOTE = ("#40", "T0", "P60", "D12", "V9")
-LATE = GenerationSettings(bars=9, new_instrument_penalty=2, min_p=0)
+LATE = GenerationSettings(bars=9, new_instrument_penalty=2, instrument_change_penalty=0, min_p=0)
+HELD = LATE.model_copy(update={"new_instrument_penalty": 0, "instrument_change_penalty": 2})
 
 
 def flute_beside_violin(
@@ -82,6 +83,50 @@ def test_an_instrument_that_comes_late_and_unasked_is_less_likely() -> None:
     varied = frozenset({40, 73})  # bars of a piece that has a flute elsewhere
     assert flute_beside_violin(5, LATE, free=varied) == 1
     assert flute_beside_violin(5, LATE, opening=()) == 1  # nobody has played yet
+
+
+def held_back(names: str, settings: GenerationSettings, plans: dict[int, BarPlan] | None = None) -> dict[str, float]:
+    """Token -> how likely it is where the model finds all alike, beside how likely it would be without the penalty."""
+    vocabulary = Vocabulary.default()
+    constraints = Constraints(make_wishes(vocabulary, settings), vocabulary, plans)
+    for name in names.split():
+        constraints.advance(vocabulary.id_of(name))
+    allowed, logits = constraints.allowed(), np.zeros(len(vocabulary))
+    free = settings.model_copy(update={"instrument_change_penalty": 0})
+    found, without = (
+        Sampler(each, vocabulary).probabilities(logits, allowed, constraints) for each in (settings, free)
+    )
+    ends_cell = np.isin(vocabulary.types, (TokenType.INSTRUMENT, TokenType.CHORD, TokenType.EOS))
+    assert found[ends_cell].sum() == pytest.approx(without[ends_cell].sum())  # when a cell ends is left alone
+    assert found[~ends_cell] == pytest.approx(without[~ends_cell])
+    return {vocabulary.names[token]: found[token] / without[token] for token in np.flatnonzero(allowed)}
+
+
+BASS_CELL, VIOLIN_CELL = "#33 T0 P40 D12 V9", "#40 T0 P60 D12 V9"
+
+
+def test_an_instrument_that_comes_in_or_drops_out_is_less_likely() -> None:
+    both = f"BOS N 4/4 120 {BASS_CELL} {VIOLIN_CELL} N"
+    found = held_back(both, HELD)
+    changes = {"#D": 1, "#32": 1, "#33": 0, "#34": 2, "#40": 1, "#73": 3, "N": 2}
+    for name, number in changes.items():
+        assert found[name] == pytest.approx(np.exp(-2 * number) * found["#33"]), name
+    found = held_back(f"{both} {BASS_CELL}", HELD)
+    for name in ("#34", "N"):
+        assert found[name] == pytest.approx(np.exp(-2) * found["#40"])
+
+
+def test_nothing_changes_where_an_instrument_rings_on_is_awaited_or_is_the_first() -> None:
+    assert set(held_back("BOS N 4/4 120", HELD).values()) == {1}
+    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} #73 T0 P60 D96 V9 N {VIOLIN_CELL}", HELD)
+    assert found["#73"] == pytest.approx(found["N"])  # the flute sounds in this bar, too
+    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} N N", HELD)
+    assert found["#73"] == pytest.approx(np.exp(-4) * found["#40"])  # the latest bar that sounds had the violin
+    wished = HELD.model_copy(update={"instruments": "violin,flute"})
+    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} N", wished)
+    assert found["#73"] == pytest.approx(np.exp(-2) * found["#40"])  # it is asked for, but the violin would drop out
+    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} N", HELD, {1: BarPlan(free=frozenset({73}))})
+    assert found["#73"] == pytest.approx(found["N"])  # the violin may not play in this bar, so it cannot drop out
 
 
 def test_of_a_family_one_instrument_is_asked_for() -> None:
@@ -155,7 +200,12 @@ def test_a_forbidden_bar_line_ends_the_last_bar_and_does_not_become_more_notes()
 
     def probability_of(name: str, instruments: str, bars: int) -> float:
         chosen = GenerationSettings(
-            bars=bars, instruments=instruments, max_notes_per_bar=9, min_p=0, new_instrument_penalty=0
+            bars=bars,
+            instruments=instruments,
+            max_notes_per_bar=9,
+            min_p=0,
+            new_instrument_penalty=0,
+            instrument_change_penalty=0,
         )
         constraints = Constraints(make_wishes(vocabulary, chosen), vocabulary)
         for token_id in ids:
