@@ -37,6 +37,7 @@ def random_controls(rng: np.random.Generator) -> dict[str, Any]:
         "min_p": float(rng.uniform(0, 0.5)),
         "temperature_of": {"pitch": float(rng.uniform(0, 3)), "instrument": float(rng.uniform(0.5, 3))},
         "new_instrument_penalty": float(rng.uniform(0, 8)),
+        "instrument_change_penalty": float(rng.uniform(0, 8)),
         "max_rest": int(rng.integers(0, 4)),
     }
     wished = {name: value for name, value in controls.items() if rng.random() < 0.5}

@@ -19,8 +19,8 @@ from experiments.results import Record, read_results
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "experiments.md"
 MEASURED = Path(__file__).parent / "measured"
-COLUMNS = ("variant", "seeds", "nats a note", "to the first", "far")
-COLUMNS_OF_TIME = ("a step costs", "steps in the time", "nats a note", "to the first")
+COLUMNS = ("variant", "parameters", "seeds", "same steps: nats a note", "to the first", "far")
+COLUMNS_OF_TIME = ("a step costs", "same time: steps", "nats a note", "to the first")
 NOTHING = "Not run yet."
 
 
@@ -44,6 +44,7 @@ def section(experiment: Experiment, results: Sequence[Record]) -> str:
 def _group(experiment: Experiment, steps: int, records: list[Record]) -> str:
     in_steps, in_time = ([r for r in records if name in r["budget"]] for name in ("steps", "time_of_steps"))
     far_from = max(_far(record)["from"] for record in records)
+    columns = (*COLUMNS, *(COLUMNS_OF_TIME if in_time else ()))
     time = ", and in the time that the first takes for them" if in_time else ""
     head = (
         f"**After {steps:,} steps{time}.** Rows of {records[0]['seq_len']:,} tokens, data `{records[0]['data']}`, "
@@ -55,17 +56,16 @@ def _group(experiment: Experiment, steps: int, records: list[Record]) -> str:
         for found in (in_steps, in_time)
     )
     rows = [
-        [f"`{variant}`", *cells, *time_cells, f"{(by_steps[variant] + by_time[variant])[0]['parameters']:,}"]
+        [f"`{variant}`", f"{own[0]['parameters']:,}", *cells, *(time_cells if in_time else ())]
         for variant, cells, time_cells in zip(by_steps, _step_cells(by_steps), _time_cells(by_time), strict=True)
-        if by_steps[variant] or by_time[variant]
+        if (own := by_steps[variant] + by_time[variant])
     ]
-    shown = table((*COLUMNS, *COLUMNS_OF_TIME, "parameters"), rows)
-    return "\n\n".join(part for part in (head, shown, _curves(by_steps)) if part)
+    return "\n\n".join(part for part in (head, table(columns, rows), _curves(by_steps)) if part)
 
 
 def _curves(by_variant: dict[str, list[Record]]) -> str:
     """Losses on the way to the same steps where they were written down: of the first seed, which all variants have."""
-    seed = min(record["seed"] for own in by_variant.values() for record in own)
+    seed = min((record["seed"] for own in by_variant.values() for record in own), default=None)
     curves = {
         variant: {point["steps"]: point["nats_per_note"] for point in record["curve"]}
         for variant, own in by_variant.items()
@@ -94,8 +94,7 @@ def _time_cells(by_variant: dict[str, list[Record]]) -> Iterator[list[str]]:
     """Of every variant what it has after the same time."""
     for records, losses in _losses(by_variant):
         cost = f"{records[0]['cost']:.2f}" if records else ""
-        steps = f"{statistics.fmean(record['steps'] for record in records):,.0f}" if records else ""
-        yield [cost, steps, *losses]
+        yield [cost, f"{records[0]['steps']:,}" if records else "", *losses]
 
 
 def _losses(by_variant: dict[str, list[Record]]) -> Iterator[tuple[list[Record], list[str]]]:

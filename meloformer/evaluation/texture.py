@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from meloformer.evaluation.pieces import Piece
+from meloformer.midi.bars import is_empty
 from meloformer.midi.programs import program_name
 from meloformer.midi.score import DRUMS
 
@@ -69,13 +70,10 @@ def instrument_changes(piece: Piece) -> float:
     """
     if piece.num_bars == 1:
         return float("nan")
-    programs, row = np.unique(piece.program, return_inverse=True)
-    last_bar = np.searchsorted(piece.bar_edges, piece.onset + piece.duration, side="left") - 1
-    begun = np.zeros((len(programs), piece.num_bars + 1), dtype=np.int64)
-    np.add.at(begun, (row, piece.bar), 1)
-    np.add.at(begun, (row, last_bar + 1), -1)
-    sounds = begun.cumsum(axis=1)[:, :-1] > 0
-    return float((sounds[:, 1:] != sounds[:, :-1]).sum() / (piece.num_bars - 1))
+    end = piece.onset + np.maximum(piece.duration, 1)
+    of_programs = [piece.program == program for program in piece.programs]
+    silent = [is_empty(piece.onset[own], end[own], piece.bar_edges) for own in of_programs]
+    return sum(float((each[1:] != each[:-1]).sum()) for each in silent) / (piece.num_bars - 1)
 
 
 @dataclass(frozen=True)

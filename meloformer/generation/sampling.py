@@ -8,6 +8,7 @@ import numpy as np
 
 from meloformer.generation.constraints import Constraints
 from meloformer.settings import GenerationSettings
+from meloformer.tokens.ensemble import ENSEMBLE_RANK
 from meloformer.tokens.vocabulary import TokenType, Vocabulary
 
 T = TokenType
@@ -33,7 +34,7 @@ class Sampler:
             T[name.upper()]: temperature for name, temperature in (settings.temperature_of or {}).items()
         }
         self._types = types
-        self._programs = vocabulary.values[self._cells]
+        self._values = vocabulary.values
 
     def choose(
         self, logits: np.ndarray, allowed: np.ndarray, constraints: Constraints, rng: np.random.Generator
@@ -51,8 +52,7 @@ class Sampler:
         """
         settings, scores = self.settings, logits.astype(np.float64)
         self._redirect(scores, allowed, constraints)
-        if settings.instrument_change_penalty:
-            self._hold_lineup(scores, allowed, constraints)
+        self._hold_lineup(scores, allowed, constraints)
         density, num_notes = constraints.wishes.density, constraints.notes_in_new_cell
         if density is not None and num_notes is not None:
             self._lean(scores, allowed, density_lean(num_notes, density))
@@ -67,10 +67,6 @@ class Sampler:
             types=self._types[ids],
             temperature_of=self._temperature_of,
         )
-        if settings.new_instrument_penalty and constraints.state.at_note_end:
-            new = constraints.is_new_instrument(self._programs)
-            probabilities[self._cells] *= np.where(new, np.exp(-settings.new_instrument_penalty), 1.0)
-            probabilities /= probabilities.sum()
         return probabilities
 
     def _redirect(self, scores: np.ndarray, allowed: np.ndarray, constraints: Constraints) -> None:
@@ -84,7 +80,7 @@ class Sampler:
         before = scores.copy()
         forbidden = constraints.by_grammar & ~allowed
         due = np.zeros(len(scores), dtype=bool)
-        due[self._cells] = constraints.is_due(self._programs)
+        due[self._cells] = constraints.is_due(self._values[self._cells])
         for group, *others in ((self._bar_ends, due, self._cells), (self._cells, self._bar_ends)):
             lost = before[group & forbidden]
             if len(lost):
@@ -94,25 +90,49 @@ class Sampler:
                     scores[heirs] += np.logaddexp(had, _log_sum(lost)) - had
 
     def _hold_lineup(self, scores: np.ndarray, allowed: np.ndarray, constraints: Constraints) -> None:
-        """Hold back by the penalty every instrument that comes in or drops out; when a cell ends, that leaves alone."""
-        either = (self._cells | self._bar_ends) & allowed
-        if not either.any():
+        """Let who played in the bar before be likelier to play on, and who did not, or never did, be less likely to."""
+        cells, ends = np.flatnonzero(self._cells & allowed), self._bar_ends & allowed
+        if not len(cells):
             return
-        cells = self._cells & allowed
-        of_cells, at_bar_end = constraints.changes(self._programs[cells[self._cells]])
-        before = _log_sum(scores[either])
-        scores[cells] -= self.settings.instrument_change_penalty * of_cells
-        scores[self._bar_ends & allowed] -= self.settings.instrument_change_penalty * at_bar_end
-        scores[either] += before - _log_sum(scores[either])
+        cells = cells[np.argsort(ENSEMBLE_RANK[self._values[cells]])]
+        programs, settings = self._values[cells], self.settings
+        lean = settings.instrument_change_penalty * constraints.lineup_lean(programs)
+        lean -= settings.new_instrument_penalty * constraints.is_new_instrument(programs)
+        if not lean.any():
+            return
+        end = _log_sum(scores[ends]) if ends.any() else -np.inf
+        scores[cells], new_end = lean_in_turn(scores[cells], end, lean)
+        if ends.any():
+            scores[ends] += new_end - end
 
     def _lean(self, scores: np.ndarray, allowed: np.ndarray, by: float) -> None:
         """Prefer further notes to the end of the cell by so many nats; together they stay as probable."""
         going_on, ending = self._notes & allowed, (self._bar_ends | self._cells) & allowed
         if going_on.any() and ending.any():
-            either = going_on | ending
-            before = _log_sum(scores[either])
-            scores[going_on] += by
-            scores[either] += before - _log_sum(scores[either])
+            before, rest = _log_sum(scores[going_on]), _log_sum(scores[ending])
+            (leaned,), left = lean_in_turn(np.array([before]), rest, np.array([by]))
+            scores[going_on] += leaned - before
+            scores[ending] += left - rest
+
+
+def lean_in_turn(scores: np.ndarray, rest: float, lean: np.ndarray) -> tuple[np.ndarray, float]:
+    """Change the odds of every one of several that are asked in turn, the first that is taken being the one.
+
+    So each is leaned to by as much whatever the others are, and all together stay as probable.
+
+    Args:
+        scores: (N,) logarithms of the weights of each, N >= 1, in turn.
+        rest: That of none of them, or minus infinity.
+        lean: (N,) nats that its odds against all behind it are changed by.
+    Returns:
+        The new scores and the new rest.
+    """
+    with_rest = np.append(scores, rest)
+    onward = np.logaddexp.accumulate(with_rest[::-1])[::-1]  # of each and all behind it
+    odds = scores - onward[1:] + lean
+    passed_over = np.cumsum(-np.logaddexp(0, odds))  # logarithm of the share that goes on behind each
+    taken = np.append(0.0, passed_over[:-1]) - np.logaddexp(0, -odds)
+    return onward[0] + taken, float(onward[0] + passed_over[-1])
 
 
 def density_lean(num_notes: int, density: float) -> float:

@@ -104,7 +104,10 @@ def open_shards(path: Path) -> ShardFolder:
         VocabularyError: The vocabulary is damaged.
     """
     if not path.is_dir():
-        raise InputError(f"there are no shards at {path}", f"make them with `meloformer pack MIDI_FOLDER --out {path}`")
+        raise InputError(
+            f"there are no shards at {path}",
+            f"make them with `meloformer pack MIDI_FOLDER --out {path}`, or name where they lie now",
+        )
     manifest = read_manifest(path, ShardManifest, error=ShardError, command="meloformer pack")
     vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
     if vocabulary.sha256 != manifest.vocabulary_sha256:

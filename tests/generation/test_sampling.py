@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meloformer.generation.constraints import Constraints
-from meloformer.generation.plan import BarPlan
-from meloformer.generation.sampling import DENSITY_NATS, Sampler, density_lean, sample, token_probabilities
+from meloformer.generation.plan import BarPlan, Cell
+from meloformer.generation.sampling import (
+    DENSITY_NATS,
+    Sampler,
+    density_lean,
+    lean_in_turn,
+    sample,
+    token_probabilities,
+)
 from meloformer.generation.wishes import make_wishes
 from meloformer.settings import GenerationSettings
+from meloformer.tokens.ensemble import ENSEMBLE_RANK
 from meloformer.tokens.vocabulary import TokenType, Vocabulary
 
 
@@ -55,78 +65,117 @@ def test_sampling_follows_the_probabilities() -> None:
 
 NOTE = ("#40", "T0", "P60", "D12", "V9")
 LATE = GenerationSettings(bars=9, new_instrument_penalty=2, instrument_change_penalty=0, min_p=0)
-HELD = LATE.model_copy(update={"new_instrument_penalty": 0, "instrument_change_penalty": 2})
+HELD = LATE.model_copy(update={"new_instrument_penalty": 0, "instrument_change_penalty": 1})
+BASS_CELL, VIOLIN_CELL, FLUTE_CELL = "#33 T0 P40 D12 V9", "#40 T0 P60 D12 V9", "#73 T0 P60 D12 V9"
+PROGRAM_NAMES = np.array([f"#{program}" for program in range(128)] + ["#D"])
 
 
-def flute_beside_violin(
-    num_bars: int, settings: GenerationSettings, *, opening: tuple[str, ...] = NOTE, free: frozenset[int] | None = None
-) -> float:
-    """How likely a flute is beside a violin in the last of so many bars, where the model finds all alike."""
+def leans(
+    names: str,
+    settings: GenerationSettings,
+    plans: dict[int, BarPlan] | None = None,
+    *,
+    num_given: int = 0,
+    logits: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Instrument -> nats by which the penalties change its odds against all that may come behind it in the bar."""
     vocabulary = Vocabulary.default()
-    names = ["BOS", "N", "4/4", "120", *opening, *["N", *opening] * (num_bars - 2), "N"]
-    wishes, plans = make_wishes(vocabulary, settings), {num_bars - 1: BarPlan(free=free)}
-    constraints = Constraints(wishes, vocabulary, plans)
-    for name in names:
-        constraints.advance(vocabulary.id_of(name))
-    found = Sampler(settings, vocabulary).probabilities(np.zeros(len(vocabulary)), constraints.allowed(), constraints)
+    ids = np.array([vocabulary.id_of(name) for name in names.split()], dtype=np.uint16)
+    constraints = Constraints(make_wishes(vocabulary, settings), vocabulary, plans, ids[:num_given])
+    for token_id in ids[num_given:].tolist():
+        constraints.advance(token_id)
+    allowed, logits = constraints.allowed(), np.zeros(len(vocabulary)) if logits is None else logits
+    without = settings.model_copy(update={"new_instrument_penalty": 0, "instrument_change_penalty": 0})
+    found, free = (
+        Sampler(each, vocabulary).probabilities(logits, allowed, constraints) for each in (settings, without)
+    )
+    ends_cell = np.isin(vocabulary.types, (TokenType.INSTRUMENT, TokenType.CHORD, TokenType.EOS))
+    assert found[~ends_cell] == pytest.approx(free[~ends_cell])  # whether the cell ends is left to the model
     assert found.sum() == pytest.approx(1)
-    return found[vocabulary.id_of("#73")] / found[vocabulary.id_of("#40")]
+    changed, program_ids = {}, [vocabulary.id_of(name) for name in PROGRAM_NAMES[np.argsort(ENSEMBLE_RANK)]]
+    behind = np.array([found[ends_cell].sum(), free[ends_cell].sum()])
+    for token_id in (token_id for token_id in program_ids if allowed[token_id]):
+        own = np.array([found[token_id], free[token_id]])
+        behind -= own
+        if behind[1] > 1e-9:
+            with_penalty, alone = own / behind
+            changed[vocabulary.names[token_id]] = float(np.log(with_penalty / alone))
+    return changed
+
+
+def flute_beside_violin(num_bars: int, settings: GenerationSettings, free: frozenset[int] | None = None) -> float:
+    """The lean to a flute in the last of so many bars; a violin played in those before."""
+    names = f"BOS N 4/4 120 {VIOLIN_CELL}" + f" N {VIOLIN_CELL}" * (num_bars - 2) + " N"
+    return leans(names, settings, {num_bars - 1: BarPlan(free=free)})["#73"]
 
 
 def test_an_instrument_that_comes_late_and_unasked_is_less_likely() -> None:
-    assert flute_beside_violin(4, LATE) == 1
-    assert flute_beside_violin(5, LATE) == pytest.approx(np.exp(-2))
-    assert flute_beside_violin(5, LATE.model_copy(update={"temperature": 0.5})) == pytest.approx(np.exp(-2))
-    assert flute_beside_violin(5, LATE.model_copy(update={"new_instrument_penalty": 0})) == 1
-    asked_for = LATE.model_copy(update={"instruments": "violin,flute"})
-    assert flute_beside_violin(3, asked_for) == 1  # later it would be due
+    assert flute_beside_violin(4, LATE) == pytest.approx(0)
+    assert flute_beside_violin(5, LATE) == pytest.approx(-2)
+    assert flute_beside_violin(5, LATE.model_copy(update={"new_instrument_penalty": 0})) == pytest.approx(0)
+    asked_for = LATE.model_copy(update={"instruments": "violin,flute,oboe"})
+    assert leans(f"BOS N 4/4 120 {VIOLIN_CELL} N {VIOLIN_CELL} N", asked_for)["#68"] == pytest.approx(0)
     varied = frozenset({40, 73})  # bars of a piece that has a flute elsewhere
-    assert flute_beside_violin(5, LATE, free=varied) == 1
-    assert flute_beside_violin(5, LATE, opening=()) == 1  # nobody has played yet
+    assert leans(f"BOS N 4/4 120 {VIOLIN_CELL}" + " N" * 4, LATE, {4: BarPlan(free=varied)})["#40"] == pytest.approx(0)
+    assert flute_beside_violin(5, LATE, varied) == pytest.approx(0)
+    assert set(leans("BOS N 4/4 120 N N N N", LATE).values()) == {0}  # nobody has played yet
 
 
-def held_back(names: str, settings: GenerationSettings, plans: dict[int, BarPlan] | None = None) -> dict[str, float]:
-    """Token -> how likely it is where the model finds all alike, beside how likely it would be without the penalty."""
-    vocabulary = Vocabulary.default()
-    constraints = Constraints(make_wishes(vocabulary, settings), vocabulary, plans)
-    for name in names.split():
-        constraints.advance(vocabulary.id_of(name))
-    allowed, logits = constraints.allowed(), np.zeros(len(vocabulary))
-    free = settings.model_copy(update={"instrument_change_penalty": 0})
-    found, without = (
-        Sampler(each, vocabulary).probabilities(logits, allowed, constraints) for each in (settings, free)
-    )
-    ends_cell = np.isin(vocabulary.types, (TokenType.INSTRUMENT, TokenType.CHORD, TokenType.EOS))
-    assert found[ends_cell].sum() == pytest.approx(without[ends_cell].sum())  # when a cell ends is left alone
-    assert found[~ends_cell] == pytest.approx(without[~ends_cell])
-    return {vocabulary.names[token]: found[token] / without[token] for token in np.flatnonzero(allowed)}
-
-
-BASS_CELL, VIOLIN_CELL = "#33 T0 P40 D12 V9", "#40 T0 P60 D12 V9"
-
-
-def test_an_instrument_that_comes_in_or_drops_out_is_less_likely() -> None:
+def test_who_played_plays_on_and_who_did_not_is_held_back() -> None:
     both = f"BOS N 4/4 120 {BASS_CELL} {VIOLIN_CELL} N"
-    found = held_back(both, HELD)
-    changes = {"#D": 1, "#32": 1, "#33": 0, "#34": 2, "#40": 1, "#73": 3, "N": 2}
-    for name, number in changes.items():
-        assert found[name] == pytest.approx(np.exp(-2 * number) * found["#33"]), name
-    found = held_back(f"{both} {BASS_CELL}", HELD)
-    for name in ("#34", "N"):
-        assert found[name] == pytest.approx(np.exp(-2) * found["#40"])
+    found = leans(both, HELD)
+    for name, lean in {"#D": -1, "#32": -1, "#33": 1, "#34": -1, "#40": 1, "#73": -1}.items():
+        assert found[name] == pytest.approx(lean), name
+    found = leans(f"{both} {BASS_CELL}", HELD)
+    assert (found["#34"], found["#40"]) == pytest.approx((-1, 1))
+    rng = np.random.default_rng(0)  # it is the same whatever the model thinks
+    assert leans(both, HELD, logits=rng.normal(size=len(Vocabulary.default())))["#40"] == pytest.approx(1)
+    together = HELD.model_copy(update={"new_instrument_penalty": 3})
+    assert leans(f"{both} N N N {VIOLIN_CELL} N", together)["#73"] == pytest.approx(-4)
 
 
-def test_nothing_changes_where_an_instrument_rings_on_is_awaited_or_is_the_first() -> None:
-    assert set(held_back("BOS N 4/4 120", HELD).values()) == {1}
-    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} #73 T0 P60 D96 V9 N {VIOLIN_CELL}", HELD)
-    assert found["#73"] == pytest.approx(found["N"])  # the flute sounds in this bar, too
-    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} N N", HELD)
-    assert found["#73"] == pytest.approx(np.exp(-4) * found["#40"])  # the latest bar that sounds had the violin
-    wished = HELD.model_copy(update={"instruments": "violin,flute"})
-    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} N", wished)
-    assert found["#73"] == pytest.approx(np.exp(-2) * found["#40"])  # it is asked for, but the violin would drop out
-    found = held_back(f"BOS N 4/4 120 {VIOLIN_CELL} N", HELD, {1: BarPlan(free=frozenset({73}))})
-    assert found["#73"] == pytest.approx(found["N"])  # the violin may not play in this bar, so it cannot drop out
+def test_no_lean_to_who_rings_on_is_awaited_or_has_nothing_before_it() -> None:
+    assert set(leans("BOS N 4/4 120", HELD).values()) == {0}
+    assert set(leans("BOS N 4/4 120 N", HELD).values()) == {0}
+    found = leans(f"BOS N 4/4 120 {VIOLIN_CELL} #73 T0 P60 D96 V9 N {VIOLIN_CELL}", HELD)
+    assert (found["#73"], found["#74"]) == pytest.approx((0, -1))  # the flute sounds in this bar, too
+    found = leans(f"BOS N 4/4 120 {VIOLIN_CELL} N N", HELD)
+    assert (found["#40"], found["#73"]) == pytest.approx((1, -1))  # the latest bar that sounds had the violin
+    wished = HELD.model_copy(update={"instruments": "violin,oboe,flute"})
+    found = leans(f"BOS N 4/4 120 {VIOLIN_CELL} N", wished)
+    assert (found["#40"], found["#68"]) == pytest.approx((1, 0))  # the oboe is asked for
+
+
+def test_instruments_of_other_bars_of_a_piece_that_is_varied_come_in_like_others() -> None:
+    free = frozenset({40, 68, 73})
+    names = f"BOS N 4/4 120 {VIOLIN_CELL} #68 T0 P60 D12 V9 N {VIOLIN_CELL} N"
+    found = leans(names, HELD, {2: BarPlan(free=free)}, num_given=14)
+    assert found == pytest.approx({"#40": 1, "#68": -1, "#73": 0})  # the flute has yet to begin
+
+
+def test_what_must_come_comes_whoever_else_may() -> None:
+    flute = [Vocabulary.default().id_of(name) for name in FLUTE_CELL.split()]
+    kept = BarPlan(free=frozenset({33}), cells=(Cell(73, flute),))
+    names = f"BOS N 4/4 120 {BASS_CELL} N {BASS_CELL} N"
+    assert leans(names, HELD, {2: kept})["#33"] == pytest.approx(1)  # the flute comes in, whatever the bass does
+    wished = HELD.model_copy(update={"instruments": "violin,oboe,flute", "max_rest": 1})
+    found = leans(f"BOS N 4/4 120 {VIOLIN_CELL} {FLUTE_CELL} N {VIOLIN_CELL} N", wished)
+    assert found == pytest.approx({"#40": 1, "#68": 0})  # the flute is due, so that nothing is behind it
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_a_lean_changes_the_odds_of_each_against_what_is_behind_it(num: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, rest, lean = rng.normal(0, 3, num), float(rng.normal(0, 3)), rng.normal(0, 2, num)
+    taken, left = lean_in_turn(scores, rest, lean)
+    before, after = np.exp(np.append(scores, rest)), np.exp(np.append(taken, left))
+    assert after.sum() == pytest.approx(before.sum())
+    for number in range(num):
+        odds = after[number] / after[number + 1 :].sum(), before[number] / before[number + 1 :].sum()
+        assert np.log(odds[0] / odds[1]) == pytest.approx(lean[number])
+    taken, left = lean_in_turn(scores, -np.inf, lean)  # one of them must be
+    assert np.exp(taken).sum() == pytest.approx(np.exp(scores).sum())
+    assert left == -np.inf
 
 
 def test_of_a_family_one_instrument_is_asked_for() -> None:
