@@ -44,8 +44,8 @@ class GenerationSettings(Section):
     more: of 2,221 instruments that do in a quarter of the bars of real pieces nine in ten do in 59 % or more."""
     instrument_change_penalty: Annotated[float, Field(ge=0)] = 1.0
     """By so many nats an instrument that sounded in the bar before is likelier to play, and one that did not is less
-    likely to; 0 leaves it to the model. A silent bar is passed over, who rings on is left alone, and so is who was asked
-    for and has yet to begin. It comes before temperature and what is cut off."""
+    likely to; 0 leaves it to the model. A silent bar is passed over, who rings on is left alone, and so is who was
+    asked for and has yet to begin. It comes before temperature and what is cut off."""
     new_instrument_penalty: Annotated[float, Field(ge=0)] = 3.0
     """By so many nats less likely is besides, from the fifth bar on, an instrument that has not played so far and that
     nobody asked for, and from the first on a second one of a wished family; 0 leaves it to the model."""
