@@ -56,11 +56,20 @@ def evaluate_command(
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"--html {html} is no name of a page", "let it end in .html")
 
+    from meloformer.cli.generate import make_folder
     from meloformer.evaluation.evaluate import evaluate_run
     from meloformer.evaluation.page import write_page
     from meloformer.evaluation.tables import tables_of
+    from meloformer.model.weights import is_packaged
     from meloformer.training.run_folder import shards_of
 
+    if is_packaged(run):
+        console.say(
+            "packaged was trained on the music that its card names: of that, only its own split is held out",
+            quiet=quiet,
+        )
+    if html is not None:
+        make_folder(html.parent)
     with console.progress("evaluate", quiet=quiet) as bar:
         report = evaluate_run(
             run, shards or shards_of(run) or settings.training.shards, settings, pieces=pieces or (), progress=bar

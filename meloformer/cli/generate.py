@@ -126,16 +126,17 @@ def generate_command(
     names = _free_names(out, settings.generation.seed, len(pieces))
     records = write_pieces(pieces, model, out, names, settings.render)
     for record in records:
-        _remark(record, quiet=quiet)
+        _remark(record, settings, quiet=quiet)
     _show(source, records, as_json=as_json)
 
 
-def _remark(record: dict[str, Any], *, quiet: bool) -> None:
+def _remark(record: dict[str, Any], settings: Settings, *, quiet: bool) -> None:
     """Say what nobody would want of a piece."""
     bars, empty = record["bars"], record["empty_bars"]
     if empty > bars / 2:
         what = "there is not a single note" if empty == bars else f"{empty} of its {bars} bars are empty"
-        console.say(f"{record['file']}: {what}; try another --seed, or name --instruments", quiet=quiet)
+        or_name = "" if settings.generation.instruments else ", or name --instruments"
+        console.say(f"{record['file']}: {what}; try another --seed{or_name}", quiet=quiet)
 
 
 def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -143,7 +144,8 @@ def _show(source: Path, records: list[dict[str, Any]], *, as_json: bool) -> None
         console.json_result({"checkpoint": str(source), "pieces": records})
         return
     columns = ("file", "bars", "notes", "instruments", "seconds")
-    console.table(f"new pieces by {source}", columns, [[record[column] for column in columns] for record in records])
+    rows = [[record[column] for column in columns] for record in records]
+    console.table(f"new pieces by {source}", (*columns[:-1], "seconds of music"), rows)
 
 
 def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_json: bool, quiet: bool) -> None:
@@ -156,7 +158,7 @@ def _play(model: MeloFormer, settings: Settings, source: Path, out: Path, *, as_
     if ids is None:
         raise KeyboardInterrupt("interrupted before the first bar, so nothing is kept")
     (record,) = write_pieces([ids], model, out, _free_names(out, settings.generation.seed, 1), settings.render)
-    _remark(record, quiet=quiet)
+    _remark(record, settings, quiet=quiet)
     if was_stopped:
         raise KeyboardInterrupt(f"stopped in bar {facts['played_bars']}; what was played is in {record['file']}")
     live.tell(facts, quiet=quiet)

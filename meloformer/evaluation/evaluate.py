@@ -73,7 +73,8 @@ def evaluate_run(
         pieces: Folders or files of MIDI to measure; by default ``evaluation.num`` pieces that the run writes.
         progress: Told of rows read and bars written.
     Raises:
-        InputError, CheckpointError, ShardError: The run, the shards or the pieces are missing or damaged.
+        InputError, CheckpointError, ShardError: The run, the shards or the pieces are missing or damaged, or there is
+            nothing to measure.
         VocabularyError: The run was trained on shards with another vocabulary.
     """
     chosen = settings.evaluation
@@ -85,9 +86,14 @@ def evaluate_run(
             f"{run} has vocabulary {model.vocabulary.sha256}, the shards {shards} have {folder.vocabulary.sha256}",
             "name the shards that it was trained on with --shards",
         )
+    read = read_pieces(pieces, max_bytes=settings.filter.max_file_bytes) if pieces else None
     seq_len = chosen.seq_len or model.seq_len or Settings().training.seq_len
     prediction = _prediction(model, folder, settings, seq_len, tell)
-    read = read_pieces(pieces, max_bytes=settings.filter.max_file_bytes) if pieces else None
+    if prediction is None and read is None and not chosen.num:
+        raise ShardError(
+            f"{shards} has no documents in the split {chosen.split}, and no pieces are wanted",
+            "pack more music, or with a larger --set pack.val_share, or name another --split",
+        )
     made = _written(model, settings, tell) if read is None else read.pieces
     compared, corpus = _compared(made, folder, settings)
     return Report(

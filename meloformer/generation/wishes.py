@@ -171,8 +171,8 @@ def _chord(name: str) -> int:
         raise GenerationError(f"there is no chord {name!r}", 'write "C:maj", "Am", "Dm7b5" or the like, or N for none')
     quality = match[3] if match[3] in QUALITIES else _SHORT_QUALITIES.get(match[3])
     if quality is None:
-        over_bass, slash, _ = match[3].partition("/")
-        if slash and (over_bass in QUALITIES or over_bass in _SHORT_QUALITIES):
+        over_bass = re.fullmatch(r"(.*)/[A-G][#b]?", match[3])
+        if over_bass and (over_bass[1] in QUALITIES or over_bass[1] in _SHORT_QUALITIES):
             without = name.partition("/")[0]
             raise GenerationError(f"there is no chord {name!r}", f"chords name no bass: write {without!r}")
         close = get_close_matches(match[3], QUALITIES, n=1)

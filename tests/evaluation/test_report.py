@@ -80,6 +80,8 @@ def test_wrong_wishes_are_told_in_one_line(meloformer: Run, run: str, tiny_shard
         (("--html", "report.png"), "no name of a page"),
         (("--split", "train"), "evaluation.split"),
         (("--pieces", "nowhere"), "nowhere"),
+        (("--num", "0", "--split", "test"), "no documents in the split test"),
+        (("--html", f"{tiny_shards}/manifest.json/x.html"), "cannot write"),
         (("--set", "model.summaries=none"), "the model is as it was trained"),
         (("--set", "training.seq_len=64"), "the model is as it was trained"),
     ):

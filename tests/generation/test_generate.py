@@ -204,6 +204,7 @@ def test_progress_counts_every_bar(model: mf.MeloFormer) -> None:
         ({"instruments": " , "}, GenerationError, "names none"),
         ({"chords": "H:maj"}, GenerationError, "there is no chord 'H:maj'"),
         ({"chords": "C/E"}, GenerationError, "no chord 'C/E'; chords name no bass: write 'C'"),
+        ({"chords": "C6/9"}, GenerationError, "no chord 'C6/9'.*the qualities are"),
         ({"chords": "C:major"}, GenerationError, "C:maj.*the qualities are maj min dim"),
         ({"chords": " "}, GenerationError, "names? none"),
         ({"pitch_range": "84-36"}, GenerationError, "'84-36' holds no pitch"),
