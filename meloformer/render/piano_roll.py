@@ -10,7 +10,6 @@ import numpy as np
 
 from meloformer.files import whole_file
 from meloformer.midi.bars import BarGrid, grid_of
-from meloformer.midi.chords import NO_CHORD
 from meloformer.midi.programs import drum_name, program_name
 from meloformer.midi.score import DRUMS, Score
 from meloformer.render.labels import DRUM_COLOUR, chord_symbol, colour_of_programs, facts_of
@@ -229,16 +228,26 @@ def _write_bar_numbers(axes: Axes, grid: BarGrid, row: Row, *, width: float) -> 
 
 
 def _write_chords(axes: Axes, score: Score, grid: BarGrid, row: Row, *, width: float) -> None:
-    """The name of every chord where it changes, unless the name before it reaches that far."""
+    """The name of every chord where it begins, or at the first of its bars that the name before leaves free.
+
+    A name that reaches into a longer chord is left out, as that of a pickup would hide the first bar's.
+    """
     if score.chords is None:
         return
     per_inch = (row.end - row.start) / (0.8 * width)
-    free_from, before = row.start, NO_CHORD
-    for bar in range(row.first_bar, row.last_bar + 1):
-        start, chord = int(grid.start_ticks[bar]), int(score.chords[bar])
-        if chord not in (before, NO_CHORD) and start >= free_from:
-            name = chord_symbol(chord)
+    bars = np.arange(row.first_bar, row.last_bar + 1)
+    chords = np.asarray(score.chords)[bars]
+    begins = np.flatnonzero(np.append(True, chords[1:] != chords[:-1]))
+    edges = np.append(grid.start_ticks[bars[begins]], row.music_end)
+    lengths = np.append(np.diff(edges), 0)
+    free_from = row.start
+    for number, own in enumerate(np.split(bars, begins[1:])):
+        name = chord_symbol(int(score.chords[own[0]]))
+        reach = (len(name) + 1) * CHORD_INCHES * per_inch
+        is_free = grid.start_ticks[own] >= free_from
+        hides_next = edges[number] + reach > edges[number + 1] and lengths[number] < lengths[number + 1]
+        if name and is_free.any() and not hides_next:
+            start = int(grid.start_ticks[own][is_free.argmax()])
             axes.annotate(name, (start, 1), (2, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
                           fontsize=8.5, color=CHORD_COLOUR, annotation_clip=False)  # fmt: skip
-            free_from = start + (len(name) + 1) * CHORD_INCHES * per_inch
-            before = chord
+            free_from = start + reach

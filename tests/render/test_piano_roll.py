@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -82,6 +83,20 @@ def test_a_long_piece_is_drawn_in_rows_that_hold_every_bar_once() -> None:
     assert [bar for row in rows for bar in range(row.first_bar, row.last_bar + 1)] == list(range(100))
     assert len({row.end - row.start for row in rows}) == 1
     assert len(rows_of(bars_of(score.with_changes(end_ticks=3000 * 48)))) == MAX_ROWS
+
+
+def test_the_chord_of_a_pickup_does_not_hide_that_of_the_first_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float]] = []
+    monkeypatch.setattr(Axes, "annotate", lambda _, text, at, *__, **___: written.append((text, at[0])))
+    f_sharp, c, a = (CHORD_NAMES.index(name) for name in ("F#:maj7", "C:maj", "A:min"))
+    chords = [f_sharp, *[c] * 7, *[a] * 8]
+    piano_roll(piece(chords=chords, end_ticks=12 + 15 * 48), tmp_path / "piece.png")
+    assert written == [("C", 12), ("Am", 12 + 7 * 48)]
+    written.clear()
+    piano_roll(piece(chords=[c, c, f_sharp, f_sharp]), tmp_path / "short.png")
+    assert written == [("C", 0), ("F#maj7", 60)]
 
 
 def test_chords_are_written_as_musicians_do() -> None:

@@ -97,23 +97,37 @@ class Roll {
     pen.fillStyle = colour("panel");
     pen.fillRect(0, 0, this.width, RULER);
     pen.textBaseline = "middle";
-    let [freeNumber, freeChord, before] = [-Infinity, -Infinity, ""];
+    let freeNumber = -Infinity;
     this.piece.bars.forEach((start, bar) => {
       const x = this.x(start / 1000) - left;
-      if (x >= freeNumber) {
-        pen.fillStyle = colour("faint");
-        pen.font = "11px system-ui, sans-serif";
-        if (x > this.gutter - 40 && x < this.width) pen.fillText(String(bar + 1), x + 3, RULER - 9);
-        freeNumber = x + 14 + pen.measureText(String(bar + 1)).width;
-      }
-      const chord = this.piece.chords[bar];
-      if (chord && chord !== before && x >= freeChord) {
-        pen.fillStyle = colour("ink");
-        pen.font = "600 13px system-ui, sans-serif";
-        if (x > this.gutter - 80 && x < this.width) pen.fillText(chord, x + 3, 11);
-        freeChord = x + 10 + pen.measureText(chord).width;
-        before = chord;
-      }
+      if (x < freeNumber) return;
+      pen.fillStyle = colour("faint");
+      pen.font = "11px system-ui, sans-serif";
+      if (x > this.gutter - 40 && x < this.width) pen.fillText(String(bar + 1), x + 3, RULER - 9);
+      freeNumber = x + 14 + pen.measureText(String(bar + 1)).width;
+    });
+    this.drawChords(pen, colour, left);
+  }
+
+  // The name of every chord where it begins, or at the first of its bars that the name before leaves free. One that
+  // reaches into a longer chord is left out, as that of a pickup would hide the first bar's.
+  drawChords(pen, colour, left) {
+    pen.fillStyle = colour("ink");
+    pen.font = "600 13px system-ui, sans-serif";
+    const { bars, chords, end } = this.piece;
+    const begins = chords.map((_, bar) => bar).filter((bar) => bar === 0 || chords[bar] !== chords[bar - 1]);
+    const edges = [...begins, bars.length].map((bar) => this.x((bar < bars.length ? bars[bar] : end) / 1000) - left);
+    let free = -Infinity;
+    begins.forEach((first, number) => {
+      const name = chords[first];
+      const reach = 10 + pen.measureText(name).width;
+      const [from, to, next] = edges.slice(number, number + 3);
+      if (!name || (from + reach > to && to - from < next - to)) return;
+      const own = bars.slice(first, begins[number + 1]).map((start) => this.x(start / 1000) - left);
+      const x = own.find((place) => place >= free);
+      if (x === undefined) return;
+      if (x > this.gutter - 80 && x < this.width) pen.fillText(name, x + 3, 11);
+      free = x + reach;
     });
   }
 
