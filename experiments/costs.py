@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from experiments.results import digest_of, machine
 from experiments.train import Run
-from meloformer.cli.generate import make_folder
-from meloformer.files import write_text
+from meloformer.files import make_folder, write_text
 from meloformer.settings import Settings
 from meloformer.shards.store import open_shards
 from meloformer.training.plan import make_plan

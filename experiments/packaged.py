@@ -20,9 +20,8 @@ from experiments.plain import PlainTransformer, as_meloformer
 from experiments.results import Record, to_record
 from experiments.run import Teller, say
 from experiments.train import Budget, train_variant
-from meloformer.cli.generate import make_folder
 from meloformer.errors import InputError, MeloFormerError
-from meloformer.files import write_text
+from meloformer.files import make_folder, write_text
 from meloformer.model.weights import save_weights
 from meloformer.settings_file import load_settings
 

@@ -16,6 +16,18 @@ def cannot_write(path: Path, error: Exception) -> OutputError:
     return OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
 
 
+def make_folder(folder: Path) -> None:
+    """A folder for results, made before the work begins; one that is there already stays as it is.
+
+    Raises:
+        OutputError: It cannot be one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write to; it takes the place of ``path`` at the end, and vanishes on any exception.

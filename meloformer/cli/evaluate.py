@@ -56,10 +56,10 @@ def evaluate_command(
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"--html {html} is no name of a page", "let it end in .html")
 
-    from meloformer.cli.generate import make_folder
     from meloformer.evaluation.evaluate import evaluate_run
     from meloformer.evaluation.page import write_page
     from meloformer.evaluation.tables import tables_of
+    from meloformer.files import make_folder
     from meloformer.model.weights import is_packaged
     from meloformer.training.run_folder import shards_of
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meloformer.cli import console, live, options
+from meloformer.files import make_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,20 +216,6 @@ def _free_names(out: Path, seed: int, num: int) -> list[str]:
         for take in count(1)
     )
     return next(names for names in takes if taken.isdisjoint(names))
-
-
-def make_folder(out: Path) -> None:
-    """A folder for pieces, made before the work begins.
-
-    Raises:
-        OutputError: ``out`` cannot be one.
-    """
-    from meloformer.errors import OutputError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}", "choose another --out") from None
 
 
 def newest_run(runs: Path) -> Path | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meloformer.cli import console, live, options
-from meloformer.cli.generate import make_folder
+from meloformer.files import make_folder
 
 if TYPE_CHECKING:
     from meloformer.midi.sources import Source

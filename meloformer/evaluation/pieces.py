@@ -72,6 +72,11 @@ class Piece:
         return len(self.chord)
 
     @cached_property
+    def end(self) -> np.ndarray:
+        """(N,) where each note ends, in steps from the start of the piece; it sounds for a step at least."""
+        return self.onset + np.maximum(self.duration, 1)
+
+    @cached_property
     def is_pitched(self) -> np.ndarray:
         """(N,) bool: not drums."""
         return self.program != DRUMS

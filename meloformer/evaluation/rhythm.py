@@ -35,4 +35,4 @@ def empty_bar_share(piece: Piece) -> float:
 
     Source: the empty bars of Dong et al., "MuseGAN", AAAI 2018, arXiv:1709.06298, over all instruments together.
     """
-    return float(is_empty(piece.onset, piece.onset + np.maximum(piece.duration, 1), piece.bar_edges).mean())
+    return float(is_empty(piece.onset, piece.end, piece.bar_edges).mean())

@@ -70,9 +70,8 @@ def instrument_changes(piece: Piece) -> float:
     """
     if piece.num_bars == 1:
         return float("nan")
-    end = piece.onset + np.maximum(piece.duration, 1)
     of_programs = [piece.program == program for program in piece.programs]
-    silent = [is_empty(piece.onset[own], end[own], piece.bar_edges) for own in of_programs]
+    silent = [is_empty(piece.onset[own], piece.end[own], piece.bar_edges) for own in of_programs]
     return sum(float((each[1:] != each[:-1]).sum()) for each in silent) / (piece.num_bars - 1)
 
 

@@ -34,7 +34,10 @@ class Sampler:
             T[name.upper()]: temperature for name, temperature in (settings.temperature_of or {}).items()
         }
         self._types = types
-        self._values = vocabulary.values
+        cells = np.flatnonzero(self._cells)
+        self._in_turn = cells[np.argsort(ENSEMBLE_RANK[vocabulary.values[cells]])]
+        """Ids of the instruments in the order in which a bar has them; and the program of each."""
+        self._programs = vocabulary.values[self._in_turn]
 
     def choose(
         self, logits: np.ndarray, allowed: np.ndarray, constraints: Constraints, rng: np.random.Generator
@@ -80,7 +83,7 @@ class Sampler:
         before = scores.copy()
         forbidden = constraints.by_grammar & ~allowed
         due = np.zeros(len(scores), dtype=bool)
-        due[self._cells] = constraints.is_due(self._values[self._cells])
+        due[self._in_turn] = constraints.is_due(self._programs)
         for group, *others in ((self._bar_ends, due, self._cells), (self._cells, self._bar_ends)):
             lost = before[group & forbidden]
             if len(lost):
@@ -91,11 +94,11 @@ class Sampler:
 
     def _hold_lineup(self, scores: np.ndarray, allowed: np.ndarray, constraints: Constraints) -> None:
         """Let who played in the bar before be likelier to play on, and who did not, or never did, be less likely to."""
-        cells, ends = np.flatnonzero(self._cells & allowed), self._bar_ends & allowed
-        if not len(cells):
+        may_come = allowed[self._in_turn]
+        if not may_come.any():
             return
-        cells = cells[np.argsort(ENSEMBLE_RANK[self._values[cells]])]
-        programs, settings = self._values[cells], self.settings
+        cells, programs = self._in_turn[may_come], self._programs[may_come]
+        settings, ends = self.settings, self._bar_ends & allowed
         lean = settings.instrument_change_penalty * constraints.lineup_lean(programs)
         lean -= settings.new_instrument_penalty * constraints.is_new_instrument(programs)
         if not lean.any():

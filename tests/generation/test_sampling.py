@@ -67,7 +67,6 @@ NOTE = ("#40", "T0", "P60", "D12", "V9")
 LATE = GenerationSettings(bars=9, new_instrument_penalty=2, instrument_change_penalty=0, min_p=0)
 HELD = LATE.model_copy(update={"new_instrument_penalty": 0, "instrument_change_penalty": 1})
 BASS_CELL, VIOLIN_CELL, FLUTE_CELL = "#33 T0 P40 D12 V9", "#40 T0 P60 D12 V9", "#73 T0 P60 D12 V9"
-PROGRAM_NAMES = np.array([f"#{program}" for program in range(128)] + ["#D"])
 
 
 def leans(
@@ -92,9 +91,10 @@ def leans(
     ends_cell = np.isin(vocabulary.types, (TokenType.INSTRUMENT, TokenType.CHORD, TokenType.EOS))
     assert found[~ends_cell] == pytest.approx(free[~ends_cell])  # whether the cell ends is left to the model
     assert found.sum() == pytest.approx(1)
-    changed, program_ids = {}, [vocabulary.id_of(name) for name in PROGRAM_NAMES[np.argsort(ENSEMBLE_RANK)]]
+    instruments = np.flatnonzero(allowed & (vocabulary.types == TokenType.INSTRUMENT))
+    changed = {}
     behind = np.array([found[ends_cell].sum(), free[ends_cell].sum()])
-    for token_id in (token_id for token_id in program_ids if allowed[token_id]):
+    for token_id in instruments[np.argsort(ENSEMBLE_RANK[vocabulary.values[instruments]])]:
         own = np.array([found[token_id], free[token_id]])
         behind -= own
         if behind[1] > 1e-9:
